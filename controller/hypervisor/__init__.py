@@ -1,0 +1,1 @@
+"""libvirt I/O: connections and their threads, events, observation, and the execution of one step."""

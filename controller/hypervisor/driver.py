@@ -1,0 +1,247 @@
+"""The port: everything varve asks of one libvirt connection, and nothing else.
+
+Two things implement it: :mod:`controller.hypervisor.libvirt_driver` (a real connection) and
+:mod:`controller.hypervisor.simulated` (in memory, for speed, scale and crash tests). One conformance suite
+(``tests/hypervisor/conformance``) runs against both.
+
+The port is as narrow as libvirt itself: one method is one libvirt call that changes something (the
+exception is image removal, which has no single call), so a test can count, fail or kill at each of them.
+Methods that change something say so in their name's verb; everything else only reads.
+
+All methods may raise the errors of :mod:`controller.hypervisor.errors`. All sizes are bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from controller.chain.observation import JobKind
+from controller.chain.source import Source
+
+
+class RunState(StrEnum):
+    """virDomainState, as far as varve tells states apart."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shutoff"
+    OTHER = "other"
+    """In transition, crashed but kept, or suspended by its own power management: active, not usable."""
+
+
+@dataclass(frozen=True)
+class DomainRef:
+    """One line of the inventory."""
+
+    uuid: str
+    name: str
+    active: bool
+
+
+@dataclass(frozen=True)
+class LayerStats:
+    """Measured sizes of one layer (virConnectGetAllDomainStats with BACKING)."""
+
+    target: str
+    index: int | None
+    """QEMU's index of the layer, the one that the live XML shows."""
+    allocation: int
+    capacity: int
+    physical: int
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """virDomainGetBlockJobInfo. ``current`` equal to ``end`` does not mean ready: only the mirror element
+    of the live XML does (rhbz 1442266, 1376580)."""
+
+    kind: JobKind
+    current: int
+    end: int
+    bandwidth: int
+
+
+@dataclass(frozen=True)
+class DomainReading:
+    """Everything one pass needs of a domain, read in one go."""
+
+    uuid: str
+    state: RunState
+    state_reason: str
+    persistent: bool
+    live_xml: str | None
+    """None when the domain is not active."""
+    inactive_xml: str | None
+    """The persistent definition; None for a transient domain."""
+    stats: tuple[LayerStats, ...] = ()
+    jobs: Mapping[str, BlockJob] = field(default_factory=dict)
+    """Running block jobs by target, for the disks that were asked for. A failed query raises: a disk that
+    is missing here has no job."""
+    paused_by_io_error: bool = False
+    job_active: str = ""
+    """The domain-wide job that runs (``migration-out``, ``save``, ``dump`` …), or empty."""
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A libvirt storage pool that can hold overlays."""
+
+    name: str
+    type: str
+    path: str = ""
+    """Target directory of a directory-like pool (dir, fs, netfs)."""
+    template: Source | None = None
+    """A source whose ``beside(leaf)`` is a volume of this pool (gluster, rbd)."""
+
+
+class Removal(StrEnum):
+    """How an image removal ended."""
+
+    REMOVED = "Removed"
+    ABSENT = "Absent"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the daemon says of itself, found by asking (never by comparing versions)."""
+
+    libvirt_version: str
+    qemu_version: str
+    hostname: str
+    capabilities: frozenset[str]
+    """Names such as ``commit-relative``, ``rebase-relative``, ``snapshot-quiesce``, ``backing-store-input``,
+    ``storage-dir``, ``storage-gluster``, ``storage-rbd``."""
+
+
+class LifecycleKind(StrEnum):
+    DEFINED = "defined"
+    UNDEFINED = "undefined"
+    STARTED = "started"
+    SUSPENDED = "suspended"
+    RESUMED = "resumed"
+    STOPPED = "stopped"
+    OTHER = "other"
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """A domain changed its state or definition."""
+
+    uuid: str
+    name: str
+    kind: LifecycleKind
+
+
+class JobStatus(StrEnum):
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    READY = "ready"
+
+
+@dataclass(frozen=True)
+class JobChanged:
+    """BLOCK_JOB_2 (event 16): delivered by target for every kind of disk. The path-style event (8) is not
+    delivered for network disks (measured) and is not used."""
+
+    uuid: str
+    target: str
+    kind: JobKind
+    status: JobStatus
+
+
+@dataclass(frozen=True)
+class IOFailed:
+    """A guest I/O error, with libvirt's reason (``enospc`` …)."""
+
+    uuid: str
+    target: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Disconnected:
+    """The connection is dead: no call on this driver will succeed again."""
+
+    reason: str
+
+
+Event = Lifecycle | JobChanged | IOFailed | Disconnected
+EventSink = Callable[[Event], None]
+"""Called on the asyncio loop's thread. An event is a hint to look, never a fact to act on."""
+
+
+class Driver(Protocol):
+    """One open connection to one libvirt daemon."""
+
+    # Reading ------------------------------------------------------------------------------------------
+
+    async def facts(self) -> Facts: ...
+
+    async def domains(self) -> tuple[DomainRef, ...]:
+        """All domains, active or not."""
+        ...
+
+    async def read(self, uuid: str, targets: Collection[str]) -> DomainReading:
+        """Read one domain. Jobs are asked for on those ``targets`` that exist. Raises DomainGone."""
+        ...
+
+    async def definitions(self) -> tuple[str, ...]:
+        """The live and the persistent XML of every domain, to see who else names an image."""
+        ...
+
+    async def referrers(self, source: Source) -> tuple[str, ...]:
+        """Paths or names of images beside ``source`` whose header names it as their backing image, as far as
+        libvirt's storage API can tell; () when nothing does or the storage cannot be listed."""
+        ...
+
+    async def pool(self, name: str) -> Pool:
+        """Look a storage pool up. Raises NotFound, or Unsupported for a pool that cannot hold overlays."""
+        ...
+
+    # Changing -----------------------------------------------------------------------------------------
+
+    async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
+        """Replace varve's metadata element (namespace ``JOURNAL_NAMESPACE``, prefix ``varve``); None removes."""
+        ...
+
+    async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:
+        """virDomainSnapshotCreateXML with DISK_ONLY | NO_METADATA | ATOMIC (and REUSE_EXT)."""
+        ...
+
+    async def commit(
+        self, uuid: str, target: str, *, base: str, top: str | None, relative: bool, bandwidth: int
+    ) -> None:
+        """virDomainBlockCommit; ``base`` and ``top`` in index form (``vda[3]``). ``top=None`` commits the
+        active layer (flag ACTIVE). ``bandwidth`` in bytes per second, 0 unlimited. Returns when started."""
+        ...
+
+    async def pull(self, uuid: str, target: str, *, base: str | None, relative: bool, bandwidth: int) -> None:
+        """virDomainBlockRebase into the active layer; ``base`` (index form) stays, None keeps nothing below.
+        Returns when the job has started."""
+        ...
+
+    async def pivot(self, uuid: str, target: str) -> None:
+        """virDomainBlockJobAbort with PIVOT. Raises NotReady before the mirror is ready."""
+        ...
+
+    async def abort(self, uuid: str, target: str) -> None:
+        """virDomainBlockJobAbort: the chain stays as it was."""
+        ...
+
+    async def flush(self, uuid: str, target: str, capacity: int) -> None:
+        """Make QEMU write its caches of this disk: virDomainBlockResize to the size that it has (bytes).
+        A pull is not durable before this (measured: data lost in 11 of 11 kills after completion)."""
+        ...
+
+    async def remove_image(self, source: Source) -> Removal:
+        """Remove one image through libvirt's storage API. Raises NotRemovable when that is impossible here.
+        The caller has proved that nothing names it."""
+        ...
+
+    async def close(self) -> None:
+        """Close the connection; running jobs go on."""
+        ...

@@ -1,0 +1,69 @@
+"""What can go wrong in a libvirt call, sorted by what the caller can conclude from it.
+
+The one question that decides safety is whether the call may have happened. :class:`OutcomeUnknown` says it
+may: everything is read again before anything else is done. All other errors were answered by the daemon: the
+call did not take effect.
+"""
+
+from __future__ import annotations
+
+
+class HypervisorError(Exception):
+    """Base class. ``code`` is libvirt's error number (0 when it did not come from libvirt)."""
+
+    def __init__(self, message: str, *, code: int = 0) -> None:
+        super().__init__(message)
+        self.message = message
+        self.code = code
+
+
+class OutcomeUnknown(HypervisorError):
+    """The call may or may not have taken effect: the connection broke or the deadline passed."""
+
+
+class Unreachable(HypervisorError):
+    """There is no connection; nothing was sent."""
+
+
+class DomainGone(HypervisorError):
+    """No domain with this UUID (code 42) on this hypervisor."""
+
+
+class NotFound(HypervisorError):
+    """A disk, layer, pool or other part that does not exist."""
+
+
+class Busy(HypervisorError):
+    """Another job or call holds the domain or the disk (codes 68 and 84). Try later; never abort it."""
+
+
+class NotReady(HypervisorError):
+    """A pivot before the mirror was ready (code 83)."""
+
+
+class NotRunning(HypervisorError):
+    """The operation needs a running domain (code 55, "domain is not running")."""
+
+
+class Unsupported(HypervisorError):
+    """This daemon, QEMU or disk cannot do it, and will not by trying again."""
+
+
+class CannotKeepRelative(Unsupported):
+    """RELATIVE was asked for, but a header in the range holds an absolute name (code 55)."""
+
+
+class AlreadyExists(HypervisorError):
+    """The target image of a snapshot exists already; libvirt left it alone."""
+
+
+class NoSpace(HypervisorError):
+    """The storage is full."""
+
+
+class NotRemovable(HypervisorError):
+    """The image cannot be removed through this libvirt (no storage driver, no permission, not a volume)."""
+
+
+class OperationFailed(HypervisorError):
+    """libvirt or QEMU refused or failed the call, with its own words."""
