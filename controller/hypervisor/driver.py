@@ -205,7 +205,7 @@ class Driver(Protocol):
     # Changing -----------------------------------------------------------------------------------------
 
     async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
-        """Replace varve's metadata element (namespace ``JOURNAL_NAMESPACE``, prefix ``varve``); None removes."""
+        """Replace varve's metadata element (``JOURNAL_NAMESPACE``, prefix ``varve``); None removes it."""
         ...
 
     async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:
