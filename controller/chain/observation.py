@@ -1,8 +1,17 @@
-"""Facts about one domain at one moment, as the planner sees them."""
+"""Facts about one domain at one moment, as the planner sees them.
+
+Unknown is never written as absent: a part that could not be read makes the whole observation fail, and
+nothing is planned from it.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from controller.chain.disk import Disk
+from controller.chain.journal import Journal
 
 
 class JobKind(StrEnum):
@@ -13,3 +22,79 @@ class JobKind(StrEnum):
     PULL = "pull"
     COPY = "copy"
     OTHER = "other"
+
+
+class RunState(StrEnum):
+    """virDomainState, as far as varve tells states apart."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shutoff"
+    OTHER = "other"
+    """In transition, crashed but kept, or suspended by its own power management: active, not usable."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A running block job. ``current`` and ``end`` in bytes; equal values do not mean that it is ready."""
+
+    kind: JobKind
+    current: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Size:
+    """Measured bytes of one layer."""
+
+    allocation: int
+    capacity: int
+    physical: int = 0
+
+
+@dataclass(frozen=True)
+class DiskFacts:
+    """One disk as the live definition, the persistent definition and QEMU describe it."""
+
+    target: str
+    live: Disk | None
+    inactive: Disk | None
+    """None when the persistent definition has no such disk (transient domain, hot-plugged disk)."""
+    job: Job | None = None
+    sizes: Mapping[str, Size] = field(default_factory=dict)
+    """By layer identity (:attr:`Layer.key`)."""
+
+    @property
+    def chain(self) -> Disk | None:
+        """The chain that counts now: the live one while the machine runs, else the persistent one."""
+        return self.live or self.inactive
+
+    def bytes_of(self, key: str) -> int:
+        """Upper bound of the bytes that copying this layer takes: its allocation; 0 when not measured."""
+        size = self.sizes.get(key)
+        return 0 if size is None else size.allocation
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One domain, read in one go."""
+
+    uuid: str
+    name: str
+    state: RunState
+    persistent: bool
+    disks: Mapping[str, DiskFacts]
+    journal: Journal
+    journal_problem: str = ""
+    """Why the journal could not be understood; nothing may be done to the domain then."""
+    in_use_elsewhere: Mapping[str, str] | None = None
+    """Who else names an image: layer identity to a phrase for people ("disk vdb of web-2"). None when it was
+    not read in this pass: then nothing may be merged or removed."""
+    domain_job: str = ""
+    """A domain-wide job (migration, save …) that runs, or empty."""
+    paused_by_io_error: bool = False
+
+    @property
+    def active(self) -> bool:
+        """True when QEMU runs and accepts block jobs."""
+        return self.state in (RunState.RUNNING, RunState.PAUSED)

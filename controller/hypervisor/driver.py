@@ -18,18 +18,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from controller.chain.observation import JobKind
+from controller.chain.observation import JobKind, RunState
 from controller.chain.source import Source
-
-
-class RunState(StrEnum):
-    """virDomainState, as far as varve tells states apart."""
-
-    RUNNING = "running"
-    PAUSED = "paused"
-    SHUTOFF = "shutoff"
-    OTHER = "other"
-    """In transition, crashed but kept, or suspended by its own power management: active, not usable."""
 
 
 @dataclass(frozen=True)

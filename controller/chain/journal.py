@@ -1,0 +1,144 @@
+"""The journal: varve's record inside the libvirt domain, and the edits it goes through.
+
+It says whose boundary is whose, and which operation was begun. It never says what the chain *is*: the live
+chain always wins. Everything here is immutable; an edit returns a new journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from controller.chain.disk import Layer
+
+
+@dataclass(frozen=True, order=True)
+class Owner:
+    """One VolumeSnapshot. Namespace and name survive a rebuilt cluster, the UID tells re-created objects
+    of one cluster apart."""
+
+    namespace: str
+    name: str
+    uid: str
+
+    @property
+    def label(self) -> str:
+        """``namespace/name``, for people."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A managed boundary: the point in time below ``overlay``.
+
+    The overlay identifies it because a commit does not change what lies above the merged range; a pull
+    re-points it. No owners means that nobody wants it any more and it is merged away.
+    """
+
+    overlay: str
+    owners: tuple[Owner, ...]
+    taken: str
+    """RFC 3339 time, UTC, not later than the moment of the point."""
+    consistency: str
+    consistency_message: str = ""
+    capacity: int = 0
+    """Virtual size of the disk at that moment, bytes."""
+
+
+class OperationKind(StrEnum):
+    """What was begun."""
+
+    TAKE = "take"
+    COMMIT = "commit"
+    ACTIVE_COMMIT = "active-commit"
+    PULL = "pull"
+
+
+@dataclass(frozen=True)
+class Operation:
+    """A step that was begun and whose outcome is not recorded yet. Written before the libvirt call."""
+
+    kind: OperationKind
+    begun: str
+    owners: tuple[Owner, ...]
+    kept: Layer
+    """The image that holds the content afterwards: the new overlay of a take, the survivor of a merge."""
+    merged: tuple[Layer, ...] = ()
+    """Images that leave the chain (merge), top to base; for a take the layer that is frozen."""
+    below: Layer | None = None
+    """What stays below a pulled range; None when nothing does."""
+    attempt: int = 1
+    capacity: int = 0
+    consistency: str = ""
+    consistency_message: str = ""
+    process: str = ""
+    """Only in the live copy: a mark that is gone when QEMU was started anew. A pull that completed in another
+    process was never flushed by us."""
+
+
+@dataclass(frozen=True)
+class Removal:
+    """An image that left its chain and waits to be removed."""
+
+    layer: Layer
+    owners: tuple[Owner, ...] = ()
+    """Whose deletion waits for it."""
+
+
+@dataclass(frozen=True)
+class DiskJournal:
+    """Everything recorded of one disk."""
+
+    target: str
+    points: tuple[Point, ...] = ()
+    images: frozenset[str] = frozenset()
+    """Identities of images that varve made and that are still in the chain. Only those are ever removed."""
+    operation: Operation | None = None
+    removals: tuple[Removal, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is recorded that anybody needs."""
+        return not (self.points or self.operation or self.removals or self.images)
+
+    def point(self, overlay: str) -> Point | None:
+        """The point whose overlay has this identity."""
+        return next((point for point in self.points if point.overlay == overlay), None)
+
+    def point_of(self, owner: Owner) -> Point | None:
+        """The point that this object owns (a share of)."""
+        return next((point for point in self.points if owner in point.owners), None)
+
+    def with_points(self, points: Iterable[Point]) -> DiskJournal:
+        """The same record with other points."""
+        return replace(self, points=tuple(points))
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The journal of one domain."""
+
+    cluster: str = ""
+    """Identity of the cluster that wrote it; empty when there is none yet."""
+    disks: tuple[DiskJournal, ...] = ()
+
+    def disk(self, target: str) -> DiskJournal:
+        """The record of this disk; an empty one when there is none."""
+        return next((disk for disk in self.disks if disk.target == target), DiskJournal(target))
+
+    def with_disk(self, record: DiskJournal) -> Journal:
+        """The same journal with this disk's record replaced (dropped when it is empty)."""
+        others = tuple(disk for disk in self.disks if disk.target != record.target)
+        kept = others if record.is_empty else (*others, record)
+        return replace(self, disks=tuple(sorted(kept, key=lambda disk: disk.target)))
+
+    @property
+    def claims(self) -> bool:
+        """True when it claims something that another cluster must not touch."""
+        return any(disk.points or disk.operation or disk.removals for disk in self.disks)
+
+    @property
+    def is_empty(self) -> bool:
+        """Nothing is recorded: the metadata element can go."""
+        return not self.disks

@@ -1,0 +1,183 @@
+"""The journal as XML inside ``<metadata>``, namespace :data:`controller.chain.parse.JOURNAL_NAMESPACE`.
+
+Sources are embedded verbatim as libvirt wrote them, so that a layer can be found, put back into an XML or
+removed years later without knowing its protocol. Credentials are not in them: libvirt's ``<auth>`` holds a
+reference to a secret, never the secret.
+"""
+
+from __future__ import annotations
+
+from lxml import etree
+
+from controller.chain.disk import Layer
+from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind, Owner, Point, Removal
+from controller.chain.source import Source
+
+VERSION = "1"
+
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True, huge_tree=True)
+
+
+class JournalError(ValueError):
+    """The element is not a journal that this version understands. Nothing may be done to the domain."""
+
+
+def encode(journal: Journal) -> str | None:
+    """Serialise; None when there is nothing to record, so the element can be removed.
+
+    The root has no namespace of its own: virDomainSetMetadata puts the namespace on it.
+    """
+    if journal.is_empty:
+        return None
+    root = etree.Element("chain", version=VERSION, cluster=journal.cluster)
+    for disk in journal.disks:
+        _encode_disk(etree.SubElement(root, "disk", target=disk.target), disk)
+    return etree.tostring(root, encoding="unicode")
+
+
+def decode(xml: str | None) -> Journal:
+    """Parse what :func:`encode` wrote, as libvirt gives it back. No element is an empty journal.
+
+    Raises :class:`JournalError` for anything else, a newer version included.
+    """
+    if xml is None:
+        return Journal()
+    try:
+        root = etree.fromstring(xml.encode(), _PARSER)
+        if etree.QName(root).localname != "chain" or root.get("version") != VERSION:
+            raise JournalError(
+                f"journal <{etree.QName(root).localname} version={root.get('version')!r}> was not written by "
+                f"this version of varve (it reads version {VERSION}); upgrade the controller"
+            )
+        return Journal(
+            cluster=root.get("cluster", ""), disks=tuple(_decode_disk(disk) for disk in root.iterfind("disk"))
+        )
+    except (etree.XMLSyntaxError, ValueError) as error:
+        if isinstance(error, JournalError):
+            raise
+        raise JournalError(f"journal cannot be read: {error}") from error
+
+
+def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
+    for point in disk.points:
+        child = etree.SubElement(
+            element,
+            "point",
+            overlay=point.overlay,
+            taken=point.taken,
+            consistency=point.consistency,
+            capacity=str(point.capacity),
+        )
+        if point.consistency_message:
+            child.set("message", point.consistency_message)
+        _encode_owners(child, point.owners)
+    for key in sorted(disk.images):
+        etree.SubElement(element, "image", key=key)
+    if disk.operation:
+        _encode_operation(etree.SubElement(element, "operation"), disk.operation)
+    for removal in disk.removals:
+        child = etree.SubElement(element, "removal")
+        _encode_layer(child, "image", removal.layer)
+        _encode_owners(child, removal.owners)
+
+
+def _encode_operation(element: etree._Element, operation: Operation) -> None:
+    attributes = {
+        "kind": operation.kind.value,
+        "begun": operation.begun,
+        "attempt": str(operation.attempt),
+        "capacity": str(operation.capacity),
+        "consistency": operation.consistency,
+        "message": operation.consistency_message,
+        "process": operation.process,
+    }
+    for name, value in attributes.items():
+        if value:
+            element.set(name, value)
+    _encode_owners(element, operation.owners)
+    _encode_layer(element, "kept", operation.kept)
+    for layer in operation.merged:
+        _encode_layer(element, "merged", layer)
+    if operation.below:
+        _encode_layer(element, "below", operation.below)
+
+
+def _encode_owners(element: etree._Element, owners: tuple[Owner, ...]) -> None:
+    for owner in owners:
+        etree.SubElement(element, "owner", namespace=owner.namespace, name=owner.name, uid=owner.uid)
+
+
+def _encode_layer(parent: etree._Element, tag: str, layer: Layer) -> None:
+    element = etree.SubElement(parent, tag, type=layer.source.type, format=layer.format)
+    element.append(layer.source.element())
+
+
+def _decode_disk(element: etree._Element) -> DiskJournal:
+    operation = element.find("operation")
+    return DiskJournal(
+        target=_required(element, "target"),
+        points=tuple(_decode_point(point) for point in element.iterfind("point")),
+        images=frozenset(_required(image, "key") for image in element.iterfind("image")),
+        operation=None if operation is None else _decode_operation(operation),
+        removals=tuple(
+            Removal(_decode_layer(removal, "image"), _decode_owners(removal))
+            for removal in element.iterfind("removal")
+        ),
+    )
+
+
+def _decode_point(element: etree._Element) -> Point:
+    return Point(
+        overlay=_required(element, "overlay"),
+        owners=_decode_owners(element),
+        taken=_required(element, "taken"),
+        consistency=_required(element, "consistency"),
+        consistency_message=element.get("message", ""),
+        capacity=int(_required(element, "capacity")),
+    )
+
+
+def _decode_operation(element: etree._Element) -> Operation:
+    return Operation(
+        kind=OperationKind(_required(element, "kind")),
+        begun=_required(element, "begun"),
+        attempt=int(element.get("attempt", "1")),
+        owners=_decode_owners(element),
+        kept=_decode_layer(element, "kept"),
+        merged=tuple(_layer(merged) for merged in element.iterfind("merged")),
+        below=_decode_layer(element, "below") if element.find("below") is not None else None,
+        capacity=int(element.get("capacity", "0")),
+        consistency=element.get("consistency", ""),
+        consistency_message=element.get("message", ""),
+        process=element.get("process", ""),
+    )
+
+
+def _decode_owners(element: etree._Element) -> tuple[Owner, ...]:
+    return tuple(
+        Owner(_required(owner, "namespace"), _required(owner, "name"), _required(owner, "uid"))
+        for owner in element.iterfind("owner")
+    )
+
+
+def _decode_layer(parent: etree._Element, tag: str) -> Layer:
+    element = parent.find(tag)
+    if element is None:
+        raise JournalError(f"<{parent.tag}> has no <{tag}>")
+    return _layer(element)
+
+
+def _required(element: etree._Element, attribute: str) -> str:
+    value = element.get(attribute)
+    if value is None:
+        raise JournalError(f"<{element.tag}> has no attribute {attribute}")
+    return value
+
+
+def _layer(element: etree._Element) -> Layer:
+    source = element.find("source")
+    if source is None:
+        raise JournalError(f"<{element.tag}> has no <source>")
+    return Layer(
+        source=Source.from_element(_required(element, "type"), source), format=element.get("format", "")
+    )
