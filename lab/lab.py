@@ -1,0 +1,70 @@
+"""The lab as a whole: one directory, one keeper, and the parts that were asked for."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from lab.control.plane import ControlPlane
+from lab.errors import LabError
+from lab.session import Session
+
+
+def default_directory() -> Path:
+    """`$VARVE_LAB_DIR`, else `.lab` in the current directory."""
+    return Path(os.environ.get("VARVE_LAB_DIR") or ".lab").resolve()
+
+
+class Lab:
+    """Starts parts when they are first asked for; everything ends with `close`, or with this process.
+
+    `directory`: where its files go (made; removed at the end). Default: a fresh one in the temporary directory.
+    `detached`: the lab outlives this process, until `Lab.attach(directory).close()` or `python -m lab down`.
+    """
+
+    def __init__(self, directory: Path | None = None, *, detached: bool = False) -> None:
+        if os.geteuid() != 0:
+            raise LabError("the lab needs root (namespaces, libvirtd): run the same with `sudo -E`")
+        if directory is None:
+            directory = Path(tempfile.mkdtemp(prefix="varve-lab-"))
+        self._session = Session.start(directory, detached=detached)
+        self._plane: ControlPlane | None = None
+
+    @classmethod
+    def attach(cls, directory: Path) -> Lab:
+        """The lab that runs in `directory`; closing it ends it for all. Raises LabError if none runs."""
+        lab = cls.__new__(cls)
+        lab._session = Session.attach(directory)
+        lab._plane = ControlPlane.attach(lab._session)
+        return lab
+
+    def __enter__(self) -> Lab:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def directory(self) -> Path:
+        """Where everything of this lab is."""
+        return self._session.directory
+
+    @property
+    def session(self) -> Session:
+        """For parts of the lab and for tests of the lab itself: starts and records processes."""
+        return self._session
+
+    def control_plane(self) -> ControlPlane:
+        """The control plane, started at the first call (seconds; minutes once per machine, for the build)."""
+        if self._plane is None:
+            self._plane = ControlPlane.start(self._session)
+        return self._plane
+
+    def close(self) -> None:
+        """End everything this lab started and remove its directory."""
+        self._session.end()
