@@ -1,0 +1,90 @@
+"""What people want of one domain: the VolumeSnapshots that name its disks, with the policy that applies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from fnmatch import fnmatchcase
+
+from controller.chain.journal import Owner
+from controller.chain.source import Source
+
+
+class Direction(StrEnum):
+    """Which of two equivalent jobs a merge uses where libvirt leaves the choice."""
+
+    CHEAPEST = "Cheapest"
+    COMMIT = "Commit"
+    PULL = "Pull"
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a new overlay goes: beside the active layer, unless ``template`` gives another place."""
+
+    template: Source | None = None
+    """Any image in the wanted directory, pool or volume; the overlay goes beside it."""
+
+    def overlay(self, active: Source, leaf: str) -> Source | None:
+        """The source of a new overlay called ``leaf``; None when the place cannot hold a new image."""
+        return (self.template or active).beside(leaf)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The class, as far as the planner needs it."""
+
+    direction: Direction = Direction.CHEAPEST
+    settle_seconds: int = 1
+    bandwidth: int = 0
+    """Bytes per second, 0 for unlimited."""
+    max_layers: int = 64
+    protected: tuple[str, ...] = ()
+    """Glob patterns over :attr:`Source.uri` of images that are never written to."""
+
+    def protects(self, source: Source) -> str | None:
+        """The pattern that protects this image, or None."""
+        return next((pattern for pattern in self.protected if fnmatchcase(source.uri, pattern)), None)
+
+    @staticmethod
+    def strictest(policies: Iterable[Policy]) -> Policy:
+        """One policy for a merge that several objects share: every protection, the longest settling, the
+        lowest bandwidth; a direction only if all who name one agree."""
+        found = tuple(policies)
+        if not found:
+            return Policy(settle_seconds=0)
+        limited = [policy.bandwidth for policy in found if policy.bandwidth]
+        forced = {policy.direction for policy in found} - {Direction.CHEAPEST}
+        return Policy(
+            direction=forced.pop() if len(forced) == 1 else Direction.CHEAPEST,
+            settle_seconds=max(policy.settle_seconds for policy in found),
+            bandwidth=min(limited, default=0),
+            max_layers=min(policy.max_layers for policy in found),
+            protected=tuple(sorted({pattern for policy in found for pattern in policy.protected})),
+        )
+
+
+@dataclass(frozen=True)
+class Want:
+    """One VolumeSnapshot's wish for one disk."""
+
+    owner: Owner
+    target: str
+    deleted_at: datetime | None = None
+    """When its deletion was asked for; None while it is wanted."""
+    merge: bool = True
+    """deletionPolicy Delete: merge the layer away. False (Retain) leaves it, unmanaged."""
+    suspended: bool = False
+    armed: bool = True
+    """Our finalizer is on it, so its deletion cannot be missed. Nothing is taken for it before."""
+    taken_before: bool = False
+    """Its status says that a point was taken once. It is never taken again: that would be another moment."""
+    policy: Policy = field(default_factory=Policy)
+    placement: Placement = field(default_factory=Placement)
+
+    @property
+    def deleting(self) -> bool:
+        """True once its deletion was asked for."""
+        return self.deleted_at is not None

@@ -1,0 +1,223 @@
+"""Guards: small functions that each know one reason not to do something.
+
+A guard returns None when it has nothing against it, else a :class:`Blocked` that says what is in the way and
+what to do about it. Whether that may pass by itself is the reason's property, not the caller's guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from controller.chain.cost import Choice
+from controller.chain.desired import Policy, Want
+from controller.chain.disk import ChainEnd, Disk
+from controller.chain.journal import OperationKind
+from controller.chain.observation import DiskFacts, Observation, RunState
+
+
+class Why(StrEnum):
+    """Why something does not happen now. The values are reasons of the API (held by a test)."""
+
+    WAITING_FOR_DOMAIN = "WaitingForDomain"
+    DOMAIN_PAUSED = "DomainPaused"
+    MIGRATING = "Migrating"
+    DISK_NOT_FOUND = "DiskNotFound"
+    DISK_UNSUPPORTED = "DiskUnsupported"
+    OVERLAY_REQUIRED = "OverlayRequired"
+    CHAIN_TOO_LONG = "ChainTooLong"
+    CHAIN_UNKNOWN = "ChainUnknown"
+    CHAIN_DIVERGED = "ChainDiverged"
+    FOREIGN_BLOCK_JOB = "ForeignBlockJob"
+    FOREIGN_OWNER = "ForeignOwner"
+    JOURNAL_UNREADABLE = "JournalUnreadable"
+    IMAGE_PROTECTED = "ImageProtected"
+    UNSUPPORTED_TOPOLOGY = "UnsupportedTopology"
+    QUEUED = "Queued"
+    SETTLING = "Settling"
+    FAILED = "Failed"
+    SUSPENDED = "Suspended"
+    LOST = "Lost"
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """A verdict: ``why`` is for machines, ``message`` says to a person what is in the way and what to do."""
+
+    why: Why
+    message: str
+
+
+def domain_guard(observation: Observation) -> Blocked | None:
+    """May anything be done to the disks of this domain now?"""
+    name = observation.name
+    if observation.state is RunState.SHUTOFF:
+        return Blocked(
+            Why.WAITING_FOR_DOMAIN,
+            f"domain {name} is shut off; start it (virsh start {name}) and the work goes on",
+        )
+    if not observation.active:
+        return Blocked(
+            Why.WAITING_FOR_DOMAIN,
+            f"domain {name} is neither running nor paused; the work goes on when it is",
+        )
+    if observation.domain_job:
+        return Blocked(
+            Why.MIGRATING,
+            f"libvirt runs a {observation.domain_job} job on domain {name}; the work goes on when it has ended",
+        )
+    return None
+
+
+def disk_guard(disk: Disk) -> Blocked | None:
+    """Can this disk have points at all?"""
+    faults = [
+        (not disk.layers, "it has no medium or no source"),
+        (disk.device != "disk", f"it is a {disk.device}, not a disk"),
+        (disk.readonly, "it is read-only"),
+        (disk.shareable, "it is shareable: other machines may write to it at the same time"),
+        (disk.transient, "it is transient: its content is thrown away when the machine stops"),
+    ]
+    found = [text for fault, text in faults if fault]
+    if not found:
+        return None
+    return Blocked(
+        Why.DISK_UNSUPPORTED, f"disk {disk.target} cannot be snapshotted: {found[0]}; name another disk"
+    )
+
+
+def foreign_job_guard(facts: DiskFacts) -> Blocked | None:
+    """Call only when the journal has no operation on this disk: any job is then somebody else's."""
+    live = facts.live
+    kind = (
+        live.mirror.job
+        if live is not None and live.mirror is not None
+        else facts.job.kind.value
+        if facts.job is not None
+        else ""
+    )
+    if not kind:
+        return None
+    return Blocked(
+        Why.FOREIGN_BLOCK_JOB,
+        f"a {kind} job that varve did not start runs on disk {facts.target}; it is left alone, and the work "
+        f"goes on when it has ended (virsh blockjob shows it)",
+    )
+
+
+def depth_guard(chain: Disk, policy: Policy) -> Blocked | None:
+    """Is there room for one more layer?"""
+    if len(chain.layers) < policy.max_layers:
+        return None
+    return Blocked(
+        Why.CHAIN_TOO_LONG,
+        f"disk {chain.target} has {len(chain.layers)} layers and the class allows {policy.max_layers}; delete "
+        f"points that are not needed, or raise maxLayers",
+    )
+
+
+@dataclass(frozen=True)
+class MergeCase:
+    """All facts that a merge guard may look at."""
+
+    observation: Observation
+    facts: DiskFacts
+    chain: Disk
+    choice: Choice
+    policy: Policy
+    wants: tuple[Want, ...] = ()
+
+    @property
+    def writes_to(self) -> int | None:
+        """Position of the frozen layer that the merge writes to; None when only the active layer grows."""
+        return None if self.choice.kept == 0 else self.choice.kept
+
+
+MergeGuard = Callable[[MergeCase], Blocked | None]
+
+
+def io_error_guard(case: MergeCase) -> Blocked | None:
+    """A merge adds load and may need space where the guest just ran out of it."""
+    if not case.observation.paused_by_io_error:
+        return None
+    name = case.observation.name
+    return Blocked(
+        Why.DOMAIN_PAUSED,
+        f"domain {name} is paused by an I/O error (virsh domblkerror {name}); mend its storage and resume it",
+    )
+
+
+def end_guard(case: MergeCase) -> Blocked | None:
+    """A pull of everything below needs to know that there is nothing further down."""
+    pulls = OperationKind.PULL in case.choice.kinds
+    reaches_end = case.choice.span.bottom == len(case.chain.layers) - 1
+    if not (pulls and reaches_end and case.chain.end is ChainEnd.UNKNOWN):
+        return None
+    return Blocked(
+        Why.CHAIN_UNKNOWN,
+        f"libvirt does not know what lies below {case.chain.layers[-1].source.uri} on disk {case.chain.target}",
+    )
+
+
+def protected_guard(case: MergeCase) -> Blocked | None:
+    """Images that the class protects are never written to."""
+    if case.writes_to is None:
+        return None
+    source = case.chain.layers[case.writes_to].source
+    pattern = case.policy.protects(source)
+    if pattern is None:
+        return None
+    return Blocked(
+        Why.IMAGE_PROTECTED,
+        f"the merge would write to {source.uri}, which the class protects (protectedImages: {pattern})",
+    )
+
+
+def shared_guard(case: MergeCase) -> Blocked | None:
+    """Nothing that anybody else reads through may change: the target of a commit, nor a layer above it whose
+    backing it is."""
+    if case.writes_to is None or case.observation.in_use_elsewhere is None:
+        return None
+    elsewhere = case.observation.in_use_elsewhere
+    for layer in case.chain.layers[case.choice.span.top : case.writes_to + 1]:
+        user = elsewhere.get(layer.key)
+        if user is not None:
+            return Blocked(
+                Why.IMAGE_PROTECTED,
+                f"the merge would change what {user} reads: it uses {layer.source.uri} too",
+            )
+    return None
+
+
+def growth_guard(case: MergeCase) -> Blocked | None:
+    """A commit needs a lower image at least as large as the disk. QEMU grows files and network images that
+    can grow; an export or a device of fixed size cannot."""
+    if case.writes_to is None:
+        return None
+    lower = case.chain.layers[case.writes_to]
+    if lower.source.type == "file" or lower.source.protocol in {"gluster", "rbd"}:
+        return None
+    capacity = {layer.key: case.facts.sizes.get(layer.key) for layer in case.chain.layers}
+    upper = max((size.capacity for size in capacity.values() if size), default=0)
+    size = capacity[lower.key]
+    if size is None or size.capacity >= upper:
+        return None
+    return Blocked(
+        Why.UNSUPPORTED_TOPOLOGY,
+        f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}; enlarge it first",
+    )
+
+
+MERGE_GUARDS: tuple[MergeGuard, ...] = (
+    io_error_guard,
+    end_guard,
+    protected_guard,
+    shared_guard,
+    growth_guard,
+)
+
+
+def merge_verdict(case: MergeCase, guards: Iterable[MergeGuard] = MERGE_GUARDS) -> Blocked | None:
+    """The first objection to this way of merging, or None."""
+    return next((verdict for guard in guards if (verdict := guard(case)) is not None), None)

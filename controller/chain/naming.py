@@ -1,0 +1,27 @@
+"""Names of overlays: derived from the UID of the VolumeSnapshot they are taken for.
+
+A name is used for one libvirt call only. A second attempt gets another name, so a call whose outcome was
+lost, and that libvirtd may still have queued, can never overwrite an image that is in use by then.
+"""
+
+from __future__ import annotations
+
+import re
+
+from controller.chain.journal import Owner
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]+")
+_LONGEST_DOMAIN = 64
+_MARK = "varve"
+
+
+def overlay_leaf(*, domain: str, target: str, owner: Owner, attempt: int) -> str:
+    """File name of a new overlay, at most 255 bytes whatever the domain is called.
+
+    >>> overlay_leaf(domain="web 1", target="vda", owner=Owner("shop", "s", "0f3a"), attempt=1)
+    'web-1.vda.varve-0f3a.qcow2'
+    """
+    safe = _UNSAFE.sub("-", domain).strip(".-")[:_LONGEST_DOMAIN] or "domain"
+    again = f"-{attempt}" if attempt > 1 else ""
+    uid = _UNSAFE.sub("-", owner.uid)[:64]
+    return f"{safe}.{target}.{_MARK}-{uid}{again}.qcow2"

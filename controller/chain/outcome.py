@@ -1,0 +1,160 @@
+"""What became of an operation that was begun: told from the chains alone.
+
+A job that is gone proves nothing; neither does an event. The operation is done when the live and the
+persistent chain show it, and not begun when the chain is as it was (design, section 7).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import StrEnum
+
+from controller.chain.disk import ChainEnd, Disk
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Point, Removal
+from controller.chain.observation import DiskFacts, JobKind
+
+
+class Outcome(StrEnum):
+    """State of a begun operation."""
+
+    RUNNING = "running"
+    READY = "ready"
+    """An active commit that waits for the pivot."""
+    DONE = "done"
+    UNDONE = "undone"
+    """The chain is as it was before: not begun, failed, or aborted."""
+    HALF = "half"
+    """The live chain shows it, the persistent definition does not."""
+    DIVERGED = "diverged"
+    """The chain is neither: somebody else changed it."""
+    UNKNOWN = "unknown"
+    """The chain is not known far enough down to tell."""
+
+
+_JOB_OF = {
+    OperationKind.COMMIT: JobKind.COMMIT,
+    OperationKind.ACTIVE_COMMIT: JobKind.ACTIVE_COMMIT,
+    OperationKind.PULL: JobKind.PULL,
+}
+
+
+def outcome(operation: Operation, facts: DiskFacts) -> Outcome:
+    """Tell what became of ``operation`` from the disk as it is now."""
+    chain = facts.chain
+    if chain is None:
+        return Outcome.DIVERGED
+    if operation.kind is OperationKind.TAKE:
+        return _take_outcome(operation, facts, chain)
+    if job_is_ours(operation, facts):
+        ready = facts.live is not None and facts.live.mirror is not None and facts.live.mirror.ready
+        return Outcome.READY if ready else Outcome.RUNNING
+    return _merge_outcome(operation, facts, chain)
+
+
+def job_is_ours(operation: Operation, facts: DiskFacts) -> bool:
+    """True when the job that runs on the disk is the one that ``operation`` began.
+
+    The kind must agree, and the mirror of an active commit must be the layer that we keep.
+    """
+    live = facts.live
+    if live is None or operation.kind is OperationKind.TAKE:
+        return False
+    if live.mirror is not None:
+        return (
+            operation.kind is OperationKind.ACTIVE_COMMIT
+            and live.mirror.job == "active-commit"
+            and live.mirror.source_key == operation.kept.key
+        )
+    return facts.job is not None and facts.job.kind is _JOB_OF[operation.kind]
+
+
+def _take_outcome(operation: Operation, facts: DiskFacts, chain: Disk) -> Outcome:
+    overlay, frozen = operation.kept.key, operation.merged[0].key
+    if chain.position(overlay) is None:
+        hidden = chain.end is ChainEnd.UNKNOWN and chain.keys[:1] != (frozen,)
+        return Outcome.UNKNOWN if hidden else Outcome.UNDONE
+    persistent = facts.inactive
+    if facts.live is not None and persistent is not None and persistent.position(overlay) is None:
+        return Outcome.HALF
+    return Outcome.DONE
+
+
+def _merge_outcome(operation: Operation, facts: DiskFacts, chain: Disk) -> Outcome:
+    kept, merged = operation.kept.key, [layer.key for layer in operation.merged]
+    present = [key for key in merged if chain.position(key) is not None]
+    hidden = chain.end is ChainEnd.UNKNOWN
+    if chain.position(kept) is None:
+        return Outcome.UNKNOWN if hidden else Outcome.DIVERGED
+    if not present:
+        if hidden and operation.kind is OperationKind.PULL:
+            return Outcome.UNKNOWN  # what was pulled lay below the kept image, where nothing is listed
+        persistent = facts.inactive
+        stale = (
+            persistent is not None
+            and facts.live is not None
+            and any(persistent.position(key) is not None for key in merged)
+        )
+        return Outcome.HALF if stale else Outcome.DONE
+    return Outcome.UNDONE if _is_as_before(operation, chain) else Outcome.DIVERGED
+
+
+def _is_as_before(operation: Operation, chain: Disk) -> bool:
+    """The merged layers and the kept one still stand next to each other, in the order they had."""
+    merged = [layer.key for layer in operation.merged]
+    expected = (
+        [operation.kept.key, *merged]
+        if operation.kind is OperationKind.PULL
+        else [*merged, operation.kept.key]
+    )
+    start = chain.position(expected[0])
+    return start is not None and list(chain.keys[start : start + len(expected)]) == expected
+
+
+def settled(record: DiskJournal, operation: Operation, facts: DiskFacts) -> DiskJournal:
+    """The record after ``operation`` was seen done."""
+    if operation.kind is OperationKind.TAKE:
+        point = Point(
+            overlay=operation.kept.key,
+            owners=operation.owners,
+            taken=operation.begun,
+            consistency=operation.consistency,
+            consistency_message=operation.consistency_message,
+            capacity=operation.capacity,
+        )
+        return replace(
+            record,
+            points=(*record.points, point),
+            images=record.images | {operation.kept.key},
+            operation=None,
+        )
+    return _merged(record, operation)
+
+
+def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
+    """Points inside the range go; the one below a pulled range now lies below the kept image."""
+    gone = {layer.key for layer in operation.merged}
+    pull = operation.kind is OperationKind.PULL
+    inside = (gone | {operation.kept.key}) if pull else gone
+    points = [point for point in record.points if point.overlay not in inside]
+    if pull and operation.below is not None:
+        lowest = operation.merged[-1].key
+        below = record.point(lowest)
+        if below is not None:
+            points.append(replace(below, overlay=operation.kept.key))
+    removable = [layer for layer in operation.merged if layer.key in record.images]
+    return replace(
+        record,
+        points=tuple(points),
+        images=record.images - gone,
+        operation=None,
+        removals=(*record.removals, *(Removal(layer, operation.owners) for layer in removable)),
+    )
+
+
+def abandoned(record: DiskJournal, operation: Operation) -> DiskJournal:
+    """The record after ``operation`` was seen not to have happened. What a failed take may have left on the
+    storage is put down for removal."""
+    if operation.kind is OperationKind.TAKE:
+        leftover = Removal(operation.kept)
+        return replace(record, operation=None, removals=(*record.removals, leftover))
+    return replace(record, operation=None)

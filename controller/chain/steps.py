@@ -1,0 +1,80 @@
+"""Steps: what one pass may do. Data, not code; :mod:`controller.hypervisor.execute` carries them out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
+
+
+@dataclass(frozen=True)
+class DiskOperation:
+    """An operation to begin on one disk."""
+
+    target: str
+    operation: Operation
+
+
+@dataclass(frozen=True)
+class Take:
+    """Freeze the active layer of one or several disks of a domain in one libvirt transaction."""
+
+    disks: tuple[DiskOperation, ...]
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Targets of the disks that it changes."""
+        return tuple(disk.target for disk in self.disks)
+
+
+@dataclass(frozen=True)
+class StartMerge:
+    """Begin a block job. ``copies`` is the planner's upper bound of the bytes that it copies."""
+
+    target: str
+    operation: Operation
+    bandwidth: int
+    copies: int
+    protected: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> OperationKind:
+        """commit, active-commit or pull."""
+        return self.operation.kind
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """Let QEMU switch to the lower layer; the mirror is ready."""
+
+    target: str
+    operation: Operation
+
+
+@dataclass(frozen=True)
+class Record:
+    """Write what was observed to the journal. ``flush`` first makes QEMU write its caches (bytes: the size
+    that the disk has), which a completed pull needs to be durable."""
+
+    target: str
+    record: DiskJournal
+    why: str
+    finished: Operation | None = None
+    """The operation that this records as done, for reports."""
+    flush: int | None = None
+
+
+@dataclass(frozen=True)
+class Discard:
+    """Remove an image that left its chain, once more proving that nothing names it."""
+
+    target: str
+    removal: Removal
+
+
+Step = Take | StartMerge | Pivot | Record | Discard
+
+
+def targets_of(step: Step) -> tuple[str, ...]:
+    """The disks that a step concerns."""
+    return step.targets if isinstance(step, Take) else (step.target,)
