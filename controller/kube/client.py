@@ -1,0 +1,210 @@
+"""The port to Kubernetes over HTTP, with plain dictionaries and no model layer."""
+
+import socket
+from collections.abc import Callable
+from uuid import uuid4
+
+from controller.api import FINALIZER
+from controller.kube.credentials import Credentials
+from controller.kube.errors import Conflict, ObjectDeleting, ObjectGone, ObjectReplaced, Rejected
+from controller.kube.finalizers import Patch, addition, finalizers_of, removal
+from controller.kube.kinds import EVENT, NAMESPACE, Kind, Raw, is_deleting, name_of, uid_of
+from controller.kube.notes import event_body
+from controller.kube.port import FIELD_MANAGER, FINALIZER_MANAGER, EventType, KubeClient
+from controller.kube.transport import APPLY_PATCH, JSON, JSON_PATCH, Answer, Body, Transport
+from controller.telemetry.metrics import Metrics
+
+__all__ = ["ApiClient", "KubeClient"]
+
+PAGE = 500
+"""Objects per page of a list: some 1 MiB, decoded in one go."""
+
+ATTEMPTS = 5
+"""Tries of a guarded write against concurrent writers before Conflict is raised."""
+
+
+class ApiClient:
+    """A :class:`KubeClient` over one :class:`Transport`. Also keeps Leases (``create``, ``replace``)."""
+
+    def __init__(self, credentials: Credentials, metrics: Metrics, *, timeout: float = 10.0) -> None:
+        """``timeout`` is in seconds for each attempt of a request; nothing is sent yet."""
+        self._transport = Transport(credentials, metrics, timeout=timeout)
+        self._metrics = metrics
+        self._instance = socket.gethostname()[:128]
+
+    async def close(self) -> None:
+        """End all connections."""
+        await self._transport.close()
+
+    async def get(self, kind: Kind, namespace: str | None, name: str, *, retry: bool = True) -> Raw | None:
+        """See :meth:`KubeClient.get`. Without ``retry``, one attempt."""
+        answer = await self._transport.request("GET", kind.path(namespace, name), retry=retry)
+        return None if answer.status == 404 else _expect(answer, f"reading {kind} {name}")
+
+    async def list(self, kind: Kind, label_selector: str | None = None) -> list[Raw]:
+        """See :meth:`KubeClient.list`. Reads in pages; all again when the server forgot the place."""
+        items: list[Raw] = []
+        token = ""
+        while True:
+            query = {"limit": str(PAGE)}
+            if label_selector:
+                query["labelSelector"] = label_selector
+            if token:
+                query["continue"] = token
+            answer = await self._transport.request("GET", kind.path(), query=query)
+            if answer.status == 410 and token:
+                items, token = [], ""
+                continue
+            page = _expect(answer, f"listing {kind}")
+            items += page["items"]
+            token = page["metadata"].get("continue") or ""
+            if not token:
+                return items
+
+    async def apply_status(self, kind: Kind, namespace: str | None, name: str, uid: str, status: Raw) -> Raw:
+        """See :meth:`KubeClient.apply_status`."""
+        metadata = {"name": name, "uid": uid} | ({"namespace": namespace} if namespace else {})
+        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "status": status}
+
+        for _ in range(ATTEMPTS):
+            answer = await self._write(
+                kind,
+                "status",
+                "PATCH",
+                kind.path(namespace, name, "status"),
+                query={"fieldManager": FIELD_MANAGER, "force": "true"},
+                body=body,
+                content_type=APPLY_PATCH,
+            )
+            if answer.status == 404:
+                raise ObjectGone(f"{kind} {name} is gone")
+            if answer.status != 409:
+                return _expect(answer, f"writing the status of {kind} {name}")
+            # The UID is another object's (for good), or someone wrote at the same time (try again).
+            await self._still_there(kind, namespace, name, uid)
+        raise Conflict(f"the status of {kind} {name} could not be written: {answer.message}")
+
+    async def add_finalizer(self, kind: Kind, current: Raw) -> Raw | None:
+        """See :meth:`KubeClient.add_finalizer`."""
+
+        def patch(raw: Raw) -> Patch | None:
+            if is_deleting(raw) and FINALIZER not in finalizers_of(raw):
+                raise ObjectDeleting(f"{kind} {name_of(raw)[1]} is being deleted and can get no finalizer")
+            return addition(raw, FINALIZER)
+
+        return await self._edit_finalizers(kind, current, patch)
+
+    async def remove_finalizer(self, kind: Kind, current: Raw) -> Raw | None:
+        """See :meth:`KubeClient.remove_finalizer`."""
+        return await self._edit_finalizers(kind, current, lambda raw: removal(raw, FINALIZER))
+
+    async def create_event(
+        self, regarding: Raw, type_: EventType, reason: str, action: str, note: str
+    ) -> None:
+        """See :meth:`KubeClient.create_event`. A repetition of the request finds the first one's Event."""
+        body = event_body(
+            regarding, type_, reason, action, note, instance=self._instance, token=uuid4().hex[:16]
+        )
+        path = EVENT.path(body["metadata"]["namespace"])
+        answer = await self._write(EVENT, "event", "POST", path, body=body)
+        if answer.status != 409:
+            _expect(answer, f"writing an event about {name_of(regarding)[1]}")
+
+    async def namespace_uid(self, name: str) -> str:
+        """See :meth:`KubeClient.namespace_uid`."""
+        found = await self.get(NAMESPACE, None, name)
+        if found is None:
+            raise ObjectGone(f"there is no namespace {name}")
+        return uid_of(found)
+
+    async def create(self, kind: Kind, namespace: str | None, body: Raw, *, retry: bool = True) -> Raw:
+        """Create an object. Raises Conflict when the name is taken, ObjectGone without the namespace."""
+        answer = await self._write(kind, "create", "POST", kind.path(namespace), body=body, retry=retry)
+        return self._object(answer, f"creating {kind} {body['metadata']['name']}")
+
+    async def replace(self, kind: Kind, body: Raw, *, retry: bool = True) -> Raw:
+        """Replace an object if it still has ``body``'s resourceVersion. Raises Conflict, ObjectGone."""
+        path = kind.path(*name_of(body))
+        answer = await self._write(kind, "replace", "PUT", path, body=body, retry=retry)
+        return self._object(answer, f"replacing {kind} {body['metadata']['name']}")
+
+    async def missing(self, kinds: tuple[Kind, ...]) -> tuple[Kind, ...]:
+        """Those of ``kinds``, all of one group and version, that the API server does not serve (no CRD)."""
+        answer = await self._transport.request("GET", f"/apis/{kinds[0].api_version}")
+        if answer.status == 404:
+            return kinds
+        served = {resource["name"] for resource in _expect(answer, "asking what is served")["resources"]}
+        return tuple(kind for kind in kinds if kind.plural not in served)
+
+    async def _edit_finalizers(
+        self, kind: Kind, current: Raw, patch: Callable[[Raw], Patch | None]
+    ) -> Raw | None:
+        """Patch the finalizers as read; when that reading turns out old, read again and think again."""
+        namespace, name = name_of(current)
+        uid = uid_of(current)
+        path = kind.path(namespace, name)
+        for _ in range(ATTEMPTS):
+            operations = patch(current)
+            if operations is None:
+                return current
+            answer = await self._write(
+                kind,
+                "finalizer",
+                "PATCH",
+                path,
+                query={"fieldManager": FINALIZER_MANAGER},
+                body=operations,
+                content_type=JSON_PATCH,
+            )
+            if answer.status == 404:
+                return None
+            if answer.ok:
+                return answer.body
+            # 422: a test of the patch failed (or the finalizer is refused for good); 409: a concurrent write
+            if answer.status not in (409, 422):
+                _expect(answer, f"changing the finalizers of {kind} {name}")
+            fresh = await self.get(kind, namespace, name)
+            if fresh is None or uid_of(fresh) != uid:
+                return None
+            current = fresh
+        raise Conflict(f"the finalizers of {kind} {name} could not be changed: {answer.message}")
+
+    async def _write(
+        self,
+        kind: Kind,
+        call: str,
+        method: str,
+        path: str,
+        *,
+        query: dict[str, str] | None = None,
+        body: Body,
+        content_type: str = JSON,
+        retry: bool = True,
+    ) -> Answer:
+        """Send a write and count it, whatever comes of it."""
+        self._metrics.api_writes.labels(kind.plural, call).inc()
+        return await self._transport.request(
+            method, path, query=query, body=body, content_type=content_type, retry=retry
+        )
+
+    async def _still_there(self, kind: Kind, namespace: str | None, name: str, uid: str) -> None:
+        found = await self.get(kind, namespace, name)
+        if found is None:
+            raise ObjectGone(f"{kind} {name} is gone")
+        if uid_of(found) != uid:
+            raise ObjectReplaced(f"{kind} {name} was deleted and made anew; the new one was not touched")
+
+    @staticmethod
+    def _object(answer: Answer, what: str) -> Raw:
+        if answer.status == 409:
+            raise Conflict(f"{what}: {answer.message}")
+        if answer.status == 404:
+            raise ObjectGone(f"{what}: {answer.message}")
+        return _expect(answer, what)
+
+
+def _expect(answer: Answer, what: str) -> Raw:
+    """The answer's body if the request was carried out. Raises Rejected."""
+    if not answer.ok:
+        raise Rejected(f"{what} was refused with HTTP {answer.status}: {answer.message}")
+    return answer.body
