@@ -67,6 +67,16 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """A point as the status of its VolumeSnapshot remembers it: the second witness beside the journal."""
+
+    taken: str
+    consistency: str = ""
+    consistency_message: str = ""
+    capacity: int = 0
+
+
+@dataclass(frozen=True)
 class Want:
     """One VolumeSnapshot's wish for one disk."""
 
@@ -79,8 +89,9 @@ class Want:
     suspended: bool = False
     armed: bool = True
     """Our finalizer is on it, so its deletion cannot be missed. Nothing is taken for it before."""
-    taken_before: bool = False
-    """Its status says that a point was taken once. It is never taken again: that would be another moment."""
+    memory: Memory | None = None
+    """What its status remembers of the point. With a memory it is never taken again: that would be another
+    moment."""
     policy: Policy = field(default_factory=Policy)
     placement: Placement = field(default_factory=Placement)
 

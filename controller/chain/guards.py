@@ -13,8 +13,9 @@ from enum import StrEnum
 from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
-from controller.chain.journal import OperationKind
+from controller.chain.journal import Operation, OperationKind
 from controller.chain.observation import DiskFacts, Observation, RunState
+from controller.chain.outcome import Outcome
 
 
 class Why(StrEnum):
@@ -65,7 +66,7 @@ def domain_guard(observation: Observation) -> Blocked | None:
     if observation.domain_job:
         return Blocked(
             Why.MIGRATING,
-            f"libvirt runs a {observation.domain_job} job on domain {name}; the work goes on when it has ended",
+            f"libvirt runs a {observation.domain_job} job on domain {name}; the work goes on after it",
         )
     return None
 
@@ -112,8 +113,8 @@ def depth_guard(chain: Disk, policy: Policy) -> Blocked | None:
         return None
     return Blocked(
         Why.CHAIN_TOO_LONG,
-        f"disk {chain.target} has {len(chain.layers)} layers and the class allows {policy.max_layers}; delete "
-        f"points that are not needed, or raise maxLayers",
+        f"disk {chain.target} has {len(chain.layers)} layers and the class allows {policy.max_layers}; "
+        f"delete points that are not needed, or raise maxLayers",
     )
 
 
@@ -156,7 +157,7 @@ def end_guard(case: MergeCase) -> Blocked | None:
         return None
     return Blocked(
         Why.CHAIN_UNKNOWN,
-        f"libvirt does not know what lies below {case.chain.layers[-1].source.uri} on disk {case.chain.target}",
+        f"libvirt does not know what lies below {case.chain.layers[-1].source.uri} of {case.chain.target}",
     )
 
 
@@ -221,3 +222,45 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
 def merge_verdict(case: MergeCase, guards: Iterable[MergeGuard] = MERGE_GUARDS) -> Blocked | None:
     """The first objection to this way of merging, or None."""
     return next((verdict for guard in guards if (verdict := guard(case)) is not None), None)
+
+
+def overlay_required(chain: Disk) -> Blocked:
+    """A disk with no place beside its image, and no other place named."""
+    source = chain.layers[0].source
+    kind = source.protocol or source.type
+    return Blocked(
+        Why.OVERLAY_REQUIRED,
+        f"disk {chain.target} is on {kind} ({source.uri}), which has no place beside it for a new layer: make "
+        f"a new VolumeSnapshot with spec.overlay.directory or spec.overlay.pool, or set overlay in its class",
+    )
+
+
+def unflushed(operation: Operation, target: str) -> Blocked:
+    """A pull that completed, and a QEMU that went away before varve made it flush (measured: data lost)."""
+    lower = ", ".join(layer.source.uri for layer in operation.merged)
+    return Blocked(
+        Why.CHAIN_DIVERGED,
+        f"a pull on disk {target} ended and the machine stopped before its data was flushed; the lower "
+        f"images ({lower}) are kept: docs/operations.md, section Unflushed pull, says how to go on",
+    )
+
+
+def unsettled(found: Outcome, operation: Operation, target: str) -> Blocked:
+    """An operation whose outcome is neither done nor undone."""
+    kind, kept = operation.kind.value, operation.kept.source.uri
+    if found is Outcome.HALF:
+        return Blocked(
+            Why.CHAIN_DIVERGED,
+            f"the running machine and its persistent definition disagree about disk {target} after a {kind}: "
+            f"docs/operations.md, section Definitions that disagree, says how to mend it",
+        )
+    if found is Outcome.UNKNOWN:
+        return Blocked(
+            Why.CHAIN_UNKNOWN,
+            f"libvirt does not show the chain of disk {target} far enough down to tell how a {kind} ended",
+        )
+    return Blocked(
+        Why.CHAIN_DIVERGED,
+        f"the chain of disk {target} was changed by somebody else while a {kind} (kept image: {kept}) was "
+        f"under way; nothing more is done to this disk until the chain fits the record again",
+    )

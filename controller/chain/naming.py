@@ -23,5 +23,13 @@ def overlay_leaf(*, domain: str, target: str, owner: Owner, attempt: int) -> str
     """
     safe = _UNSAFE.sub("-", domain).strip(".-")[:_LONGEST_DOMAIN] or "domain"
     again = f"-{attempt}" if attempt > 1 else ""
-    uid = _UNSAFE.sub("-", owner.uid)[:64]
-    return f"{safe}.{target}.{_MARK}-{uid}{again}.qcow2"
+    return f"{safe}.{target}.{_stem(owner)}{again}.qcow2"
+
+
+def is_named_for(leaf: str, owner: Owner) -> bool:
+    """True when an image was named by :func:`overlay_leaf` for this very object (its UID)."""
+    return f".{_stem(owner)}." in leaf or f".{_stem(owner)}-" in leaf
+
+
+def _stem(owner: Owner) -> str:
+    return f"{_MARK}-{_UNSAFE.sub('-', owner.uid)[:64]}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 
@@ -51,6 +52,17 @@ class Pivot:
     operation: Operation
 
 
+class RecordWhy(StrEnum):
+    """What a :class:`Record` records."""
+
+    DONE = "done"
+    """An operation was seen done."""
+    UNDONE = "undone"
+    """An operation was seen not to have happened; it may be tried again."""
+    UPKEEP = "upkeep"
+    """Owners came back, gave up their share, or layers were taken away by somebody else."""
+
+
 @dataclass(frozen=True)
 class Record:
     """Write what was observed to the journal. ``flush`` first makes QEMU write its caches (bytes: the size
@@ -58,7 +70,7 @@ class Record:
 
     target: str
     record: DiskJournal
-    why: str
+    why: RecordWhy
     finished: Operation | None = None
     """The operation that this records as done, for reports."""
     flush: int | None = None

@@ -1,0 +1,88 @@
+"""The plan: what to do now, what stands in the way, and where each VolumeSnapshot stands. Data, not code."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from controller.chain.desired import Want
+from controller.chain.disk import Layer
+from controller.chain.guards import Blocked
+from controller.chain.journal import Operation, Point
+from controller.chain.steps import Step
+
+
+class State(StrEnum):
+    """Where one wanted (or unwanted) point stands."""
+
+    PENDING = "pending"
+    """Not taken yet."""
+    TAKING = "taking"
+    HELD = "held"
+    """The point is in the chain and can be read back."""
+    LOST = "lost"
+    """The point was there and was taken away by somebody else."""
+    UNKNOWN = "unknown"
+    """The chain is not known far enough to tell."""
+    LEAVING = "leaving"
+    """Being deleted; its boundary is still in the chain."""
+    MERGING = "merging"
+    """Being deleted; the job that removes its boundary was begun."""
+    REMOVING = "removing"
+    """Merged; an image that is not needed any more is still there."""
+    GONE = "gone"
+    """Being deleted, and nothing of it is left: the object may go."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The state of one VolumeSnapshot, with the facts that a report needs."""
+
+    want: Want
+    state: State
+    point: Point | None = None
+    frozen: Layer | None = None
+    """The image that holds the point now."""
+    operation: Operation | None = None
+    blocked: Blocked | None = None
+
+
+@dataclass(frozen=True)
+class DiskPlan:
+    """One disk: at most one step now, or what it waits for."""
+
+    target: str
+    step: Step | None = None
+    blocked: Blocked | None = None
+    """Why nothing is done although something is wanted."""
+    wake_at: datetime | None = None
+    """When to look again although nothing happened."""
+    running: Operation | None = None
+    """The operation whose job runs now."""
+    wants_usage: bool = False
+    """A merge or removal is due and needs to know who else uses the images."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One domain."""
+
+    disks: tuple[DiskPlan, ...]
+    steps: tuple[Step, ...]
+    """Steps to do now, at most one per disk."""
+    standings: tuple[Standing, ...]
+
+    @property
+    def wake_at(self) -> datetime | None:
+        """The earliest time at which a waiting disk should be looked at again."""
+        return min((disk.wake_at for disk in self.disks if disk.wake_at), default=None)
+
+    @property
+    def wants_usage(self) -> bool:
+        """True when planning again with the images in use elsewhere would get further."""
+        return any(disk.wants_usage for disk in self.disks)
+
+    def disk(self, target: str) -> DiskPlan | None:
+        """The plan of one disk."""
+        return next((disk for disk in self.disks if disk.target == target), None)

@@ -1,0 +1,336 @@
+"""The planner: observation and wishes in, plan out. Pure; the clock is an argument.
+
+For each disk, in this order: see an operation through that was begun; keep the record true; take what is
+wanted; remove images that left their chain; merge what is not wanted any more. One step per disk and pass:
+the next pass plans anew from what it finds, so a crash between any two steps needs no special case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from controller.chain.cost import Choice, Range, choices
+from controller.chain.desired import Policy, Want
+from controller.chain.disk import Disk, Layer
+from controller.chain.guards import (
+    Blocked,
+    MergeCase,
+    Why,
+    depth_guard,
+    disk_guard,
+    domain_guard,
+    foreign_job_guard,
+    merge_verdict,
+    overlay_required,
+    unflushed,
+    unsettled,
+)
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner
+from controller.chain.naming import overlay_leaf
+from controller.chain.observation import DiskFacts, Observation, RunState
+from controller.chain.outcome import Outcome, abandoned, outcome, settled
+from controller.chain.plan import DiskPlan, Plan
+from controller.chain.standing import standings
+from controller.chain.steps import Discard, DiskOperation, Pivot, Record, RecordWhy, StartMerge, Step, Take
+from controller.chain.upkeep import has_point, upkeep
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What the planner must know besides the domain and the wishes."""
+
+    now: datetime
+    merge_slots: int = 1_000_000
+    """How many more merges may run on this hypervisor now."""
+    holds: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
+    """By target: not before when to try again after a failure, and what failed."""
+    split_takes: bool = False
+    """Take disk by disk, after a transaction over several disks failed."""
+    discard_holds: Mapping[str, datetime] = field(default_factory=dict)
+    """By image identity: not before when to try again to remove it."""
+
+
+def plan(observation: Observation, wants: Iterable[Want], circumstances: Circumstances) -> Plan:
+    """Plan one domain. The same arguments always give the same plan."""
+    by_target: dict[str, list[Want]] = {}
+    for want in sorted(wants, key=lambda want: want.owner):
+        by_target.setdefault(want.target, []).append(want)
+    targets = sorted({*by_target, *(disk.target for disk in observation.journal.disks)})
+    disks: list[DiskPlan] = []
+    slots = circumstances.merge_slots
+    for target in targets:
+        planner = _DiskPlanner(
+            observation,
+            observation.disks.get(target),
+            observation.journal.disk(target),
+            tuple(by_target.get(target, ())),
+            replace(circumstances, merge_slots=slots),
+        )
+        found = planner.plan()
+        slots -= isinstance(found.step, StartMerge)
+        disks.append(found)
+    return Plan(
+        disks=tuple(disks),
+        steps=_joined(disks, split=circumstances.split_takes),
+        standings=standings(observation, by_target, disks),
+    )
+
+
+def _joined(disks: Sequence[DiskPlan], *, split: bool) -> tuple[Step, ...]:
+    """Takes of one domain become one libvirt transaction; everything else stays per disk."""
+    takes = [disk.step for disk in disks if isinstance(disk.step, Take)]
+    others = [disk.step for disk in disks if disk.step is not None and not isinstance(disk.step, Take)]
+    if len(takes) > 1 and not split:
+        takes = [Take(tuple(one for take in takes for one in take.disks))]
+    return (*takes, *others)
+
+
+@dataclass(frozen=True)
+class _DiskPlanner:
+    observation: Observation
+    facts: DiskFacts | None
+    record: DiskJournal
+    wants: tuple[Want, ...]
+    circumstances: Circumstances
+
+    def plan(self) -> DiskPlan:
+        """The first thing that applies, in the order of the module's docstring."""
+        obstacle = self._unreadable()
+        if obstacle is not None:
+            return self._waiting(obstacle)
+        if self.facts is None or self.facts.chain is None:
+            return self._without_disk()
+        facts, chain = self.facts, self.facts.chain
+        if self.record.operation is not None:
+            return self._see_through(facts, self.record.operation)
+        kept = upkeep(self.record, self.wants, chain)
+        if kept != self.record:
+            return self._do(Record(facts.target, kept, RecordWhy.UPKEEP))
+        obstacle = foreign_job_guard(facts)
+        if obstacle is not None:
+            return self._waiting(obstacle) if self._has_work(chain) else DiskPlan(facts.target)
+        return self._take(facts, chain) or self._discard(facts) or self._merge(facts, chain)
+
+    # What was begun ------------------------------------------------------------------------------------
+
+    def _see_through(self, facts: DiskFacts, operation: Operation) -> DiskPlan:
+        found = outcome(operation, facts)
+        if found is Outcome.DONE:
+            return self._finish(facts, operation)
+        if found is Outcome.UNDONE:
+            left = abandoned(self.record, operation)
+            return self._do(Record(facts.target, left, RecordWhy.UNDONE, finished=operation))
+        if found is Outcome.READY and not self.observation.domain_job:
+            return self._do(Pivot(facts.target, operation))
+        if found in (Outcome.RUNNING, Outcome.READY):
+            return replace(self._discard(facts) or DiskPlan(facts.target), running=operation)
+        return self._waiting(unsettled(found, operation, facts.target))
+
+    def _finish(self, facts: DiskFacts, operation: Operation) -> DiskPlan:
+        """Record a finished operation; a pull is flushed first, and only then believed."""
+        done = settled(self.record, operation, facts)
+        flush = None
+        if operation.kind is OperationKind.PULL:
+            if self.observation.state is RunState.SHUTOFF or not operation.process:
+                return self._waiting(unflushed(operation, facts.target))
+            flush = self._capacity(facts)
+            if flush == 0:
+                return self._waiting(
+                    Blocked(Why.WAITING_FOR_DOMAIN, f"the size of disk {facts.target} is not known yet")
+                )
+        return self._do(Record(facts.target, done, RecordWhy.DONE, finished=operation, flush=flush))
+
+    # What is wanted ------------------------------------------------------------------------------------
+
+    def _take(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
+        pending = [want for want in self.wants if self._is_pending(want)]
+        if not pending:
+            return None
+        policy = Policy.strictest(want.policy for want in pending)
+        obstacle = (
+            domain_guard(self.observation)
+            or disk_guard(chain)
+            or depth_guard(chain, policy)
+            or self._held(facts.target)
+        )
+        if obstacle is not None:
+            return self._waiting(obstacle)
+        first = pending[0]
+        overlay = self._overlay(facts, chain, first)
+        if overlay is None:
+            return self._waiting(overlay_required(chain))
+        active = chain.layers[0]
+        operation = Operation(
+            kind=OperationKind.TAKE,
+            begun=_timestamp(self.circumstances.now),
+            owners=tuple(want.owner for want in pending if want.placement == first.placement),
+            kept=overlay,
+            merged=(replace(active, index=None),),
+            capacity=self._capacity(facts),
+            consistency="Paused" if self.observation.state is RunState.PAUSED else "CrashConsistent",
+        )
+        return self._do(Take((DiskOperation(facts.target, operation),)))
+
+    def _is_pending(self, want: Want) -> bool:
+        return (
+            want.armed
+            and not (want.deleting or want.suspended or want.memory)
+            and self.record.point_of(want.owner) is None
+        )
+
+    def _overlay(self, facts: DiskFacts, chain: Disk, want: Want) -> Layer | None:
+        """A name that no earlier call has used and no image of this disk has."""
+        used = {*chain.keys, *self.record.images, *(removal.layer.key for removal in self.record.removals)}
+        attempt = 1
+        while True:
+            leaf = overlay_leaf(
+                domain=self.observation.name, target=facts.target, owner=want.owner, attempt=attempt
+            )
+            source = want.placement.overlay(chain.layers[0].source, leaf)
+            if source is None or source.key not in used:
+                return None if source is None else Layer(source, "qcow2")
+            attempt += 1
+
+    # What is not wanted any more -----------------------------------------------------------------------
+
+    def _discard(self, facts: DiskFacts) -> DiskPlan | None:
+        due = [
+            removal
+            for removal in self.record.removals
+            if self.circumstances.discard_holds.get(removal.layer.key, self.circumstances.now)
+            <= self.circumstances.now
+        ]
+        if not due:
+            return None
+        if self.observation.in_use_elsewhere is None:
+            return DiskPlan(facts.target, wants_usage=True)
+        return self._do(Discard(facts.target, due[0]))
+
+    def _merge(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
+        spans = ranges(chain, self.record, self.wants)
+        if not spans:
+            return DiskPlan(facts.target)
+        verdicts = [self._merge_range(facts, chain, span) for span in spans]
+        ready = next((found for found in verdicts if found.step is not None or found.wants_usage), None)
+        return ready or min(verdicts, key=lambda found: found.wake_at is None)
+
+    def _merge_range(self, facts: DiskFacts, chain: Disk, span: Range) -> DiskPlan:
+        owners = _owners_in(chain, self.record, span)
+        wants = tuple(want for want in self.wants if want.owner in owners)
+        policy = Policy.strictest(want.policy for want in wants)
+        obstacle = domain_guard(self.observation) or self._held(facts.target)
+        if obstacle is not None:
+            return self._waiting(obstacle)
+        deleted = max((want.deleted_at for want in wants if want.deleted_at), default=self.circumstances.now)
+        due = deleted + timedelta(seconds=policy.settle_seconds)
+        if due > self.circumstances.now:
+            text = f"waiting {policy.settle_seconds} s for other deletions to share the merge"
+            return replace(self._waiting(Blocked(Why.SETTLING, text)), wake_at=due)
+        if self.observation.in_use_elsewhere is None:
+            return DiskPlan(facts.target, wants_usage=True)
+        return self._cheapest(facts, chain, span, policy, wants)
+
+    def _cheapest(
+        self, facts: DiskFacts, chain: Disk, span: Range, policy: Policy, wants: tuple[Want, ...]
+    ) -> DiskPlan:
+        objection: Blocked | None = None
+        for choice in choices(span, facts, chain, policy.direction):
+            case = MergeCase(self.observation, facts, chain, choice, policy, wants)
+            verdict = merge_verdict(case)
+            if verdict is not None:
+                objection = objection or verdict
+                continue
+            if self.circumstances.merge_slots <= 0:
+                text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
+                return self._waiting(Blocked(Why.QUEUED, text))
+            return self._do(self._start(facts, chain, choice, policy))
+        return self._waiting(objection)
+
+    def _start(self, facts: DiskFacts, chain: Disk, choice: Choice, policy: Policy) -> StartMerge:
+        merged = choice.first_merged(chain)
+        pull = choice.first is OperationKind.PULL
+        bottom = choice.span.bottom + 1
+        below = chain.layers[bottom] if pull and bottom < len(chain.layers) else None
+        touched = {layer.key for layer in merged} | ({chain.layers[choice.kept].key} if pull else set())
+        operation = Operation(
+            kind=choice.first,
+            begun=_timestamp(self.circumstances.now),
+            owners=tuple(
+                sorted({o for point in self.record.points if point.overlay in touched for o in point.owners})
+            ),
+            kept=replace(chain.layers[choice.kept], index=None),
+            merged=tuple(replace(layer, index=None) for layer in merged),
+            below=None if below is None else replace(below, index=None),
+            capacity=self._capacity(facts),
+        )
+        return StartMerge(facts.target, operation, policy.bandwidth, choice.copies, policy.protected)
+
+    # Small answers -------------------------------------------------------------------------------------
+
+    def _unreadable(self) -> Blocked | None:
+        if not self.observation.journal_problem:
+            return None
+        return Blocked(Why.JOURNAL_UNREADABLE, self.observation.journal_problem)
+
+    def _without_disk(self) -> DiskPlan:
+        text = f"domain {self.observation.name} has no disk {self.record.target}"
+        return self._waiting(Blocked(Why.DISK_NOT_FOUND, f"{text} (virsh domblklist shows its targets)"))
+
+    def _has_work(self, chain: Disk) -> bool:
+        return bool(
+            self.record.removals
+            or any(self._is_pending(want) for want in self.wants)
+            or ranges(chain, self.record, self.wants)
+        )
+
+    def _held(self, target: str) -> Blocked | None:
+        hold = self.circumstances.holds.get(target)
+        if hold is None or hold[0] <= self.circumstances.now:
+            return None
+        return Blocked(Why.FAILED, hold[1])
+
+    def _capacity(self, facts: DiskFacts) -> int:
+        chain = facts.chain
+        size = facts.sizes.get(chain.layers[0].key) if chain and chain.layers else None
+        return size.capacity if size else 0
+
+    def _do(self, step: Step) -> DiskPlan:
+        return DiskPlan(self.record.target, step=step)
+
+    def _waiting(self, blocked: Blocked | None) -> DiskPlan:
+        hold = self.circumstances.holds.get(self.record.target)
+        wake = hold[0] if hold and hold[0] > self.circumstances.now else None
+        return DiskPlan(self.record.target, blocked=blocked, wake_at=wake)
+
+
+def ranges(chain: Disk, record: DiskJournal, wants: Sequence[Want]) -> tuple[Range, ...]:
+    """Maximal runs of adjacent boundaries that nobody wants any more, lowest first."""
+    leaving = [
+        chain.position(point.overlay)
+        for point in record.points
+        if has_point(point, chain) and _unwanted(point.owners, wants)
+    ]
+    found: list[Range] = []
+    for position in sorted((p for p in leaving if p is not None), reverse=True):
+        if found and found[-1].top == position + 1:
+            found[-1] = Range(position, found[-1].bottom)
+        else:
+            found.append(Range(position, position + 1))
+    return tuple(found)
+
+
+def _unwanted(owners: tuple[Owner, ...], wants: Sequence[Want]) -> bool:
+    """Every owner is being deleted, and with a merge. One that is merely missing still counts as wanting."""
+    deleting = {want.owner for want in wants if want.deleting and want.merge and not want.suspended}
+    return all(owner in deleting for owner in owners)
+
+
+def _owners_in(chain: Disk, record: DiskJournal, span: Range) -> frozenset[Owner]:
+    overlays = {layer.key for layer in chain.layers[span.top : span.bottom]}
+    return frozenset(owner for point in record.points if point.overlay in overlays for owner in point.owners)
+
+
+def _timestamp(now: datetime) -> str:
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")

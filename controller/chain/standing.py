@@ -1,0 +1,81 @@
+"""Where each VolumeSnapshot stands, told from the same facts and the same plan."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from controller.chain.desired import Want
+from controller.chain.disk import Disk, Layer
+from controller.chain.guards import Blocked, Why
+from controller.chain.journal import DiskJournal, OperationKind, Point
+from controller.chain.observation import Observation
+from controller.chain.plan import DiskPlan, Standing, State
+from controller.chain.upkeep import has_point
+
+
+def standings(
+    observation: Observation, wants: Mapping[str, Sequence[Want]], disks: Iterable[DiskPlan]
+) -> tuple[Standing, ...]:
+    """One standing per want, in the order of the wants."""
+    plans = {disk.target: disk for disk in disks}
+    return tuple(
+        _standing(want, observation, plans[target]) for target, wanted in wants.items() for want in wanted
+    )
+
+
+def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
+    facts = observation.disks.get(want.target)
+    chain = facts.chain if facts else None
+    record = observation.journal.disk(want.target)
+    if observation.journal_problem or chain is None:
+        return _without_facts(want, record, disk, observation)
+    operation = record.operation
+    mine = operation if operation and want.owner in operation.owners else None
+    point = record.point_of(want.owner)
+    frozen = _frozen(point, chain)
+    if want.deleting:
+        state = _leaving(want, record, point, mine is not None)
+    elif point is not None:
+        present = has_point(point, chain)
+        state = State.UNKNOWN if present is None else State.HELD if present else State.LOST
+    elif mine is not None and mine.kind is OperationKind.TAKE:
+        state = State.TAKING
+    else:
+        state = State.LOST if want.memory else State.PENDING
+    blocked = _lost(want) if state is State.LOST else disk.blocked
+    if state is State.UNKNOWN and blocked is None:
+        text = f"libvirt does not show the chain of disk {want.target} far enough down to find the point"
+        blocked = Blocked(Why.CHAIN_UNKNOWN, text)
+    return Standing(want, state, point=point, frozen=frozen, operation=mine, blocked=blocked)
+
+
+def _leaving(want: Want, record: DiskJournal, point: Point | None, begun: bool) -> State:
+    if begun:
+        return State.MERGING
+    if point is not None:
+        return State.LEAVING
+    waits = any(want.owner in removal.owners for removal in record.removals)
+    return State.REMOVING if waits else State.GONE
+
+
+def _without_facts(want: Want, record: DiskJournal, disk: DiskPlan, observation: Observation) -> Standing:
+    """The disk is not there, or the journal cannot be read: nothing is known of the point itself."""
+    recorded = record.point_of(want.owner) is not None or record.operation is not None
+    free = want.deleting and not (recorded or want.memory is not None or observation.journal_problem)
+    return Standing(want, State.GONE if free else State.UNKNOWN, blocked=disk.blocked)
+
+
+def _frozen(point: Point | None, chain: Disk) -> Layer | None:
+    position = chain.position(point.overlay) if point else None
+    if position is None or position + 1 >= len(chain.layers):
+        return None
+    return chain.layers[position + 1]
+
+
+def _lost(want: Want) -> Blocked:
+    return Blocked(
+        Why.LOST,
+        f"the point's layer is no longer in the chain of disk {want.target}: somebody merged or replaced it "
+        f"by hand. It is not taken again, because that would be another moment: delete this object and make a new "
+        f"one",
+    )

@@ -1,0 +1,129 @@
+"""Edits of one disk's record that need no job: owners that came back, shares given up, layers taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from controller.chain.desired import Want
+from controller.chain.disk import ChainEnd, Disk
+from controller.chain.journal import DiskJournal, Owner, Point
+from controller.chain.naming import is_named_for
+
+
+def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> DiskJournal:
+    """The record as it should read, given who is there and what the chain shows.
+
+    Equal to ``record`` when there is nothing to change. An owner that is neither there nor being deleted
+    keeps its share: only a deletion that was seen merges.
+    """
+    known = {(want.owner.namespace, want.owner.name): want for want in wants}
+    points = [_rebound(point, known) for point in record.points]
+    points = [_released(point, known) for point in points]
+    points = [point for point in points if _still_matters(point, known, chain)]
+    edited = _recognised(replace(record, points=tuple(points)), known.values(), chain)
+    return _without_strangers(_with_strays(edited, chain), chain)
+
+
+def _want_of(owner: Owner, known: dict[tuple[str, str], Want]) -> Want | None:
+    return known.get((owner.namespace, owner.name))
+
+
+def _rebound(point: Point, known: dict[tuple[str, str], Want]) -> Point:
+    """An object of the same namespace and name with another UID: the cluster was rebuilt, or the object was
+    re-created after its finalizer was stripped. It is the same declaration, so it gets its point back."""
+    owners = []
+    for owner in point.owners:
+        want = _want_of(owner, known)
+        owners.append(want.owner if want is not None and not want.deleting else owner)
+    return replace(point, owners=tuple(owners))
+
+
+def _released(point: Point, known: dict[tuple[str, str], Want]) -> Point:
+    """Drop the shares of deleted objects that leave the layer (Retain), or that share it with others."""
+    leaving = [
+        owner
+        for owner in point.owners
+        if (want := _want_of(owner, known)) is not None
+        and want.owner.uid == owner.uid
+        and want.deleting
+        and not want.suspended
+    ]
+    staying = [owner for owner in point.owners if owner not in leaving]
+    retaining = [owner for owner in leaving if not known[owner.namespace, owner.name].merge]
+    if staying:
+        return replace(point, owners=tuple(staying))
+    if retaining and len(retaining) < len(point.owners):
+        return replace(point, owners=tuple(owner for owner in point.owners if owner not in retaining))
+    return point
+
+
+def _still_matters(point: Point, known: dict[tuple[str, str], Want], chain: Disk) -> bool:
+    """False when every owner is gone for good: all retained, or the layer itself was taken away by hand."""
+    wants = [_want_of(owner, known) for owner in point.owners]
+    if not wants or any(
+        want is None or not want.deleting or want.suspended or want.owner.uid != owner.uid
+        for want, owner in zip(wants, point.owners, strict=True)
+    ):
+        return True
+    if all(want is not None and not want.merge for want in wants):
+        return False
+    return has_point(point, chain) is not False
+
+
+def has_point(point: Point, chain: Disk) -> bool | None:
+    """Whether the boundary is in the chain; None when the chain is not known far enough down to tell."""
+    position = chain.position(point.overlay)
+    if position is None:
+        return None if chain.end is ChainEnd.UNKNOWN else False
+    if position < len(chain.layers) - 1:
+        return True
+    return None if chain.end is ChainEnd.UNKNOWN else False
+
+
+def _recognised(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> DiskJournal:
+    """Give a point back to the object whose UID is in the overlay's name and whose status remembers it. The
+    journal goes when somebody defines the domain anew from an XML without it."""
+    for want in wants:
+        if want.memory is None or want.deleting or record.point_of(want.owner) is not None:
+            continue
+        for boundary in chain.boundaries:
+            overlay = boundary.overlay
+            if is_named_for(overlay.source.leaf, want.owner) and record.point(overlay.key) is None:
+                point = Point(
+                    overlay=overlay.key,
+                    owners=(want.owner,),
+                    taken=want.memory.taken,
+                    consistency=want.memory.consistency,
+                    consistency_message=want.memory.consistency_message,
+                    capacity=want.memory.capacity,
+                )
+                record = replace(record, points=(*record.points, point), images=record.images | {overlay.key})
+                break
+    return record
+
+
+def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:
+    """An image that waits for removal and is in the chain after all: a snapshot call whose answer was lost
+    came through late. It becomes a point that nobody owns, which is merged away like any other."""
+    stray = [removal for removal in record.removals if chain.position(removal.layer.key) is not None]
+    if not stray:
+        return record
+    points = tuple(
+        Point(overlay=removal.layer.key, owners=(), taken="", consistency="")
+        for removal in stray
+        if record.point(removal.layer.key) is None
+    )
+    return replace(
+        record,
+        points=(*record.points, *points),
+        images=record.images | {removal.layer.key for removal in stray},
+        removals=tuple(removal for removal in record.removals if removal not in stray),
+    )
+
+
+def _without_strangers(record: DiskJournal, chain: Disk) -> DiskJournal:
+    """Forget images that somebody else took out of the chain: whether they can go is not ours to say."""
+    if chain.end is ChainEnd.UNKNOWN:
+        return record
+    return replace(record, images=record.images & frozenset(chain.keys))
