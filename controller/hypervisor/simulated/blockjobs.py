@@ -1,0 +1,156 @@
+"""libvirt's side of block jobs: what it checks before it starts one, and what it records when one ends."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from controller.hypervisor.errors import (
+    Busy,
+    CannotKeepRelative,
+    NotFound,
+    NotReady,
+    OperationFailed,
+)
+from controller.hypervisor.simulated.image import Storage
+from controller.hypervisor.simulated.job import ActiveCommit, Commit, Copy, Job, Pull
+from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine
+
+_INDEXED = re.compile(r"(?P<target>[^\[\]]+)\[(?P<index>\d+)\]")
+
+
+def start_commit(
+    machine: Machine,
+    storage: Storage,
+    target: str,
+    *,
+    base: str,
+    top: str | None,
+    relative: bool,
+    bandwidth: int,
+) -> Job:
+    """virDomainBlockCommit. Raises NotFound for a layer that is not in the chain or not below ``top``, Busy
+    for a second job, CannotKeepRelative, OperationFailed when QEMU refuses."""
+    disk = _idle(machine, target)
+    upper = 0 if top is None else _position(disk, top)
+    lower = _position(disk, base)
+    if lower <= upper:
+        raise NotFound(_absent(disk, base), code=8)
+    if top is not None and upper == 0:
+        raise OperationFailed(
+            f"invalid argument: commit of '{target}' active layer requires active flag", code=8
+        )
+    if relative and upper > 0:
+        _require_relative(storage, disk, upper - 1, lower)
+    if disk.nodes[lower].source.protocol in {"http", "https"}:
+        raise OperationFailed(
+            "unable to execute QEMU command 'block-commit': Block node is read-only", code=1
+        )
+    if upper == 0:
+        disk.flush()
+        disk.job = ActiveCommit(disk, lower, bandwidth=bandwidth)
+    else:
+        disk.job = Commit(disk, upper, lower, relative=relative, bandwidth=bandwidth)
+    return disk.job
+
+
+def start_pull(
+    machine: Machine, storage: Storage, target: str, *, base: str | None, relative: bool, bandwidth: int
+) -> Job:
+    """virDomainBlockRebase. Raises as :func:`start_commit`."""
+    disk = _idle(machine, target)
+    if base is None and relative:
+        raise OperationFailed(
+            "flag VIR_DOMAIN_BLOCK_REBASE_RELATIVE is valid only with non-null base", code=8
+        )
+    lower = None if base is None else _position(disk, base)
+    if lower == 0:
+        raise NotFound(_absent(disk, str(base)), code=8)
+    if relative and lower is not None:
+        _require_relative(storage, disk, 0, lower)
+    disk.job = Pull(disk, lower, relative=relative, bandwidth=bandwidth)
+    return disk.job
+
+
+def require_mirror_ready(disk: LiveDisk) -> Job:
+    """The job to pivot. Raises OperationFailed without a job, NotReady for one that is not at that point."""
+    job = require_job(disk)
+    if not isinstance(job, ActiveCommit | Copy) or not job.ready:
+        raise NotReady(f"block job on disk '{disk.target}' not ready for pivot yet", code=83)
+    return job
+
+
+def require_job(disk: LiveDisk) -> Job:
+    """The running job. Raises OperationFailed as libvirt does when there is none."""
+    if disk.job is None:
+        raise OperationFailed(f"disk {disk.target} does not have an active block job", code=8)
+    return disk.job
+
+
+def record(machine: Machine, before: DiskDefinition, disk: LiveDisk, job: Job) -> None:
+    """What libvirt writes to the persistent definition after ``job`` changed the chain from ``before``.
+
+    The persistent chain follows where it lists the same layers as the live one did, down to the job's
+    lowest; otherwise libvirt forgets what it listed below the active layer, and headers decide again.
+    """
+    definition = machine.definition
+    if definition is None or disk.target not in definition:
+        return
+    defined = definition[disk.target]
+    if defined.keys[:1] != before.keys[:1]:
+        return  # another disk under this target from the next start on
+    kept = {node.key for node in disk.nodes}
+    bottom = _bottom(job)
+    depth = len(before.keys) if bottom is None else before.keys.index(bottom) + 1
+    if defined.keys[:depth] == before.keys[:depth]:
+        chain = tuple(link for link in defined.chain if link.source.key in kept)
+    else:
+        chain = (Link(disk.active.source, disk.active.format),)
+    definition[disk.target] = replace(defined, chain=chain)
+
+
+def _bottom(job: Job) -> str | None:
+    if isinstance(job, Commit):
+        return job.base.key
+    if isinstance(job, Pull) and job.base is not None:
+        return job.base.key
+    return None
+
+
+def _idle(machine: Machine, target: str) -> LiveDisk:
+    disk = machine.live_disk(target)
+    if not disk.nodes:
+        raise NotFound(f"disk '{target}' has no source file to be committed", code=8)
+    if disk.job is not None:
+        raise Busy(f"disk '{target}' already in active block job", code=84)
+    return disk
+
+
+def _absent(disk: LiveDisk, name: str) -> str:
+    indexed = _INDEXED.fullmatch(name)
+    if indexed is None:
+        return f"invalid argument: could not find image '{name}' in chain for '{disk.target}'"
+    return (
+        f"invalid argument: could not find backing store index '{indexed['index']}' in chain for "
+        f"'{disk.target}'"
+    )
+
+
+def _position(disk: LiveDisk, name: str) -> int:
+    """Resolve ``vda[3]``. Only the index form works on every kind of disk (measured)."""
+    indexed = _INDEXED.fullmatch(name)
+    if indexed is not None and indexed["target"] == disk.target:
+        for position, node in enumerate(disk.nodes):
+            if node.index == int(indexed["index"]):
+                return position
+    raise NotFound(_absent(disk, name), code=8)
+
+
+def _require_relative(storage: Storage, disk: LiveDisk, upper: int, lower: int) -> None:
+    """Every header from ``upper`` down to the one that names ``lower`` must be relative and readable."""
+    for node in disk.nodes[upper:lower]:
+        backing = node.image.backing
+        if backing is None or not backing.relative or not storage.accessible(node.source):
+            raise CannotKeepRelative(
+                "Requested operation is not valid: can't keep relative backing relationship", code=55
+            )

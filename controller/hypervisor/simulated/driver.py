@@ -1,0 +1,267 @@
+"""The port, implemented over a :class:`~controller.hypervisor.simulated.host.SimulatedHost`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from controller.chain.observation import RunState
+from controller.chain.source import Source
+from controller.hypervisor.driver import (
+    Disconnected,
+    DomainReading,
+    DomainRef,
+    Event,
+    EventSink,
+    Facts,
+    JobStatus,
+    LayerStats,
+    Pool,
+    Removal,
+)
+from controller.hypervisor.errors import (
+    Busy,
+    HypervisorError,
+    NotFound,
+    OperationFailed,
+    Unreachable,
+    Unsupported,
+)
+from controller.hypervisor.simulated import blockjobs, metadata, snapshot
+from controller.hypervisor.simulated.faults import Killed, Side
+from controller.hypervisor.simulated.machine import Machine
+
+if TYPE_CHECKING:
+    from controller.hypervisor.simulated.host import SimulatedHost
+
+CAPABILITIES = frozenset({"commit-relative", "rebase-relative", "snapshot-quiesce", "backing-store-input"})
+_POOLS = frozenset({"dir", "fs", "netfs", "gluster", "rbd"})
+
+
+class SimulatedDriver:
+    """One connection. Without a sink it is somebody else's: its calls are neither recorded nor struck."""
+
+    def __init__(self, host: SimulatedHost, sink: EventSink | None) -> None:
+        self._host = host
+        self._sink = sink
+        self._broken: BaseException | None = None
+        self._loop = asyncio.get_running_loop() if sink is not None else None
+
+    # Events -------------------------------------------------------------------------------------------
+
+    def deliver(self, event: Event) -> None:
+        """Hand an event to the sink on the loop's next iteration, as a libvirt event arrives from outside."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon(self._arrive, event)
+
+    def _arrive(self, event: Event) -> None:
+        if self._sink is not None and not isinstance(self._broken, Killed):
+            self._sink(event)
+
+    def drop(self, event: Disconnected) -> None:
+        """The connection is lost."""
+        self.deliver(event)
+        self._broken = Unreachable(f"the connection is closed: {event.reason}", code=38)
+
+    def bury(self) -> None:
+        """The process that owned this connection is dead."""
+        self._broken = Killed("killed earlier")
+
+    # Every call ---------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def _call(self, name: str, /, *, changing: bool, **arguments: object) -> AsyncIterator[None]:
+        """Let others run, record the call, strike it if a fault is due on either side of its effect."""
+        await asyncio.sleep(0)
+        if self._broken is not None:
+            raise self._broken
+        if self._sink is None:
+            yield
+            return
+        call = self._host.faults.record(name, arguments, changing=changing)
+        for side in Side:
+            if side is Side.AFTER:
+                yield
+            fault = self._host.faults.strike(call, side)
+            if fault is not None:
+                self._strike(fault.error, f"{side} {call}")
+
+    def _strike(self, error: HypervisorError | None, where: str) -> None:
+        if error is not None:
+            raise error
+        self._host.bury()
+        raise Killed(where)
+
+    def _unlocked(self, uuid: str) -> Machine:
+        """The domain, with its lock. Raises DomainGone, or Busy as libvirt does after 30 s of waiting."""
+        machine = self._host.machine(uuid)
+        holder = machine.locked_by or (machine.process.job_active if machine.process else "")
+        if holder:
+            raise Busy(
+                f"Timed out during operation: cannot acquire state change lock (held by monitor={holder})",
+                code=68,
+            )
+        return machine
+
+    # Reading ------------------------------------------------------------------------------------------
+
+    async def facts(self) -> Facts:
+        """Those of the versions that were measured."""
+        async with self._call("facts", changing=False):
+            storage = {f"storage-{driver}" for driver in self._host.storage.drivers}
+            return Facts("9.0.0", "7.2.22", self._host.hostname, CAPABILITIES | storage)
+
+    async def domains(self) -> tuple[DomainRef, ...]:
+        """All domains."""
+        async with self._call("domains", changing=False):
+            return self._host.inventory()
+
+    async def read(self, uuid: str, targets: Collection[str]) -> DomainReading:
+        """One domain, jobs of ``targets`` included."""
+        async with self._call("read", changing=False, uuid=uuid, targets=tuple(targets)):
+            machine = self._host.machine(uuid)
+            pages = self._host.pages[uuid]
+            process = machine.process
+            return DomainReading(
+                uuid=uuid,
+                state=process.state if process else RunState.SHUTOFF,
+                state_reason=process.reason if process else "shutdown",
+                persistent=machine.definition is not None,
+                live_xml=pages.live(machine),
+                inactive_xml=pages.inactive(machine),
+                stats=_stats(machine),
+                jobs={disk.target: job.info() for disk, job in machine.jobs() if disk.target in targets},
+                paused_by_io_error=process is not None and process.paused_by_io_error,
+                job_active=process.job_active if process else "",
+            )
+
+    async def definitions(self) -> tuple[str, ...]:
+        """All documents, live and persistent."""
+        async with self._call("definitions", changing=False):
+            found = []
+            for machine in self._host.machines.values():
+                pages = self._host.pages[machine.uuid]
+                found += [xml for xml in (pages.live(machine), pages.inactive(machine)) if xml is not None]
+            return tuple(found)
+
+    async def referrers(self, source: Source) -> tuple[str, ...]:
+        """Neighbours whose header names ``source``."""
+        async with self._call("referrers", changing=False, source=source.key):
+            return self._host.storage.referrers(source)
+
+    async def pool(self, name: str) -> Pool:
+        """A pool that a test put into ``host.pools``."""
+        async with self._call("pool", changing=False, name=name):
+            pool = self._host.pools.get(name)
+            if pool is None:
+                raise NotFound(
+                    f"Storage pool not found: no storage pool with matching name '{name}'", code=49
+                )
+            if pool.type not in _POOLS:
+                raise Unsupported(f"a pool of type '{pool.type}' cannot hold overlays")
+            return pool
+
+    # Changing -----------------------------------------------------------------------------------------
+
+    async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
+        """Replace varve's element where asked; all or nothing."""
+        async with self._call(
+            "set_metadata", changing=True, uuid=uuid, journal_xml=journal_xml, live=live, config=config
+        ):
+            metadata.replace(self._unlocked(uuid), journal_xml, live=live, config=config)
+
+    async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:
+        """Put overlays on top, of all disks that the document asks for or of none."""
+        async with self._call("create_snapshot", changing=True, uuid=uuid, xml=xml, reuse=reuse):
+            snapshot.take(self._unlocked(uuid), self._host.storage, xml, reuse=reuse)
+
+    async def commit(
+        self, uuid: str, target: str, *, base: str, top: str | None, relative: bool, bandwidth: int
+    ) -> None:
+        """Start a commit; of the active layer without ``top``."""
+        async with self._call(
+            "commit",
+            changing=True,
+            uuid=uuid,
+            target=target,
+            base=base,
+            top=top,
+            relative=relative,
+            bandwidth=bandwidth,
+        ):
+            machine = self._unlocked(uuid)
+            job = blockjobs.start_commit(
+                machine,
+                self._host.storage,
+                target,
+                base=base,
+                top=top,
+                relative=relative,
+                bandwidth=bandwidth,
+            )
+            self._host.started(machine, machine.live_disk(target), job)
+
+    async def pull(self, uuid: str, target: str, *, base: str | None, relative: bool, bandwidth: int) -> None:
+        """Start a pull into the active layer."""
+        async with self._call(
+            "pull",
+            changing=True,
+            uuid=uuid,
+            target=target,
+            base=base,
+            relative=relative,
+            bandwidth=bandwidth,
+        ):
+            machine = self._unlocked(uuid)
+            job = blockjobs.start_pull(
+                machine, self._host.storage, target, base=base, relative=relative, bandwidth=bandwidth
+            )
+            self._host.started(machine, machine.live_disk(target), job)
+
+    async def pivot(self, uuid: str, target: str) -> None:
+        """Finish an active commit; returns when the guest writes to the lower layer."""
+        async with self._call("pivot", changing=True, uuid=uuid, target=target):
+            machine = self._unlocked(uuid)
+            disk = machine.live_disk(target)
+            self._host.end_job(machine, disk, blockjobs.require_mirror_ready(disk), JobStatus.COMPLETED)
+
+    async def abort(self, uuid: str, target: str) -> None:
+        """End a job where it is; what it copied stays copied."""
+        async with self._call("abort", changing=True, uuid=uuid, target=target):
+            machine = self._unlocked(uuid)
+            disk = machine.live_disk(target)
+            self._host.end_job(machine, disk, blockjobs.require_job(disk), JobStatus.CANCELED)
+
+    async def flush(self, uuid: str, target: str, capacity: int) -> None:
+        """Resize to ``capacity`` bytes, which makes QEMU write its caches."""
+        async with self._call("flush", changing=True, uuid=uuid, target=target, capacity=capacity):
+            disk = self._unlocked(uuid).live_disk(target)
+            if disk.job is not None:
+                raise OperationFailed(
+                    "unable to execute QEMU command 'block_resize': Device '(null)' is in use", code=1
+                )
+            disk.active.image.capacity = capacity
+            disk.flush()
+
+    async def remove_image(self, source: Source) -> Removal:
+        """Unlink an image, needed or not."""
+        async with self._call("remove_image", changing=True, source=source.key):
+            return self._host.storage.remove(source)
+
+    async def close(self) -> None:
+        """Leave; jobs go on."""
+        self._broken = self._broken or Unreachable("the connection is closed")
+        self._host.leave(self)
+
+
+def _stats(machine: Machine) -> tuple[LayerStats, ...]:
+    """Measured sizes of every layer that libvirt knows of."""
+    if machine.process is None:
+        return ()
+    return tuple(
+        LayerStats(disk.target, node.index, node.image.allocation, node.image.capacity, node.image.allocation)
+        for disk in machine.process.disks.values()
+        for node in disk.nodes
+    )

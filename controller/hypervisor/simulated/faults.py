@@ -1,0 +1,103 @@
+"""What a test can make go wrong at a call, and the record of all calls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controller.hypervisor.errors import HypervisorError
+
+
+class Killed(BaseException):
+    """The controller process was ended by SIGKILL at this instant.
+
+    Not an Exception, because no handler of the controller gets to run. A driver that raised it answers every
+    later call with it, so that no ``finally`` of the dead controller reaches the host either.
+    """
+
+
+class Side(StrEnum):
+    """On which side of its effect a call is struck."""
+
+    BEFORE = "before"
+    AFTER = "after"
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call on a driver. ``number`` counts the changing calls from 1; 0 for a call that only reads."""
+
+    name: str
+    arguments: Mapping[str, object]
+    number: int
+
+    @property
+    def changing(self) -> bool:
+        """Whether the call may change the host."""
+        return self.number > 0
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(f'{k}={v!r}' for k, v in self.arguments.items())})"
+
+
+@dataclass
+class _Fault:
+    remaining: int
+    """Matching calls until it strikes."""
+    side: Side
+    error: HypervisorError | None
+    """None kills."""
+    on: str | None
+
+    def matches(self, call: Call) -> bool:
+        return call.changing if self.on is None else call.name == self.on
+
+
+@dataclass
+class Faults:
+    """The calls made so far and the faults still to come."""
+
+    calls: list[Call] = field(default_factory=list)
+    struck: list[Call] = field(default_factory=list)
+    """Calls at which a fault happened, oldest first."""
+    _numbered: int = 0
+    _waiting: list[_Fault] = field(default_factory=list)
+
+    @property
+    def changes(self) -> list[Call]:
+        """The calls that may have changed something."""
+        return [call for call in self.calls if call.changing]
+
+    def forget(self) -> None:
+        """Start counting anew; waiting faults are dropped."""
+        self.calls.clear()
+        self.struck.clear()
+        self._waiting.clear()
+        self._numbered = 0
+
+    def add(self, n: int, side: Side, error: HypervisorError | None, on: str | None = None) -> None:
+        """Strike the ``n``-th call from now: of the changing ones, or of those named ``on``."""
+        if n < 1:
+            raise ValueError(f"calls are counted from 1, got {n}")
+        self._waiting.append(_Fault(n, side, error, on))
+
+    def record(self, name: str, arguments: Mapping[str, object], *, changing: bool) -> Call:
+        """Log a call that is about to be made."""
+        if changing:
+            self._numbered += 1
+        call = Call(name, arguments, self._numbered if changing else 0)
+        self.calls.append(call)
+        for fault in self._waiting:
+            if fault.matches(call):
+                fault.remaining -= 1
+        return call
+
+    def strike(self, call: Call, side: Side) -> _Fault | None:
+        """The fault that is due at this side of ``call``, once."""
+        for fault in self._waiting:
+            if fault.remaining == 0 and fault.side is side and fault.matches(call):
+                self._waiting.remove(fault)
+                self.struck.append(call)
+                return fault
+        return None

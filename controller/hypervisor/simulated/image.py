@@ -1,0 +1,191 @@
+"""Images and the storage they lie on: contents by cluster, and what each header says.
+
+A simulated image maps cluster numbers to small integers. That is enough to tell, byte for byte, whether a
+guest or a kept point still reads what it should, and it costs nothing.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from controller.chain.source import Host, Source
+from controller.hypervisor.driver import Removal
+from controller.hypervisor.errors import HypervisorError, NotRemovable
+
+CLUSTER_BYTES = 65536
+"""qcow2's default cluster; also the unit in which jobs report progress."""
+QCOW2_BYTES = 3 * CLUSTER_BYTES
+"""About what an empty qcow2 file takes (header, L1, refcounts)."""
+Content = dict[int, int]
+"""Cluster number to value; a cluster that is absent reads as zero."""
+
+
+class ImageMissing(LookupError):
+    """A chain or a header names an image that is not there."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Backing:
+    """The backing image as a qcow2 header names it. ``source`` is what the name means, ``name`` the words."""
+
+    source: Source
+    format: str
+    name: str
+
+    @property
+    def relative(self) -> bool:
+        """Whether the name is relative to the image's own directory."""
+        return not self.name.startswith("/") and ":" not in self.name.partition("/")[0]
+
+
+@dataclass(eq=False)
+class Image:
+    """One image: what it allocates itself, and the header's pointer to what lies below."""
+
+    source: Source
+    format: str
+    capacity: int
+    clusters: Content = field(default_factory=dict)
+    backing: Backing | None = None
+
+    @property
+    def key(self) -> str:
+        """Identity; see :attr:`Source.key`."""
+        return self.source.key
+
+    @property
+    def allocation(self) -> int:
+        """Bytes that the image takes on its storage."""
+        overhead = QCOW2_BYTES if self.format == "qcow2" else 0
+        return overhead + len(self.clusters) * CLUSTER_BYTES
+
+
+def compose(layers: Iterable[Mapping[int, int]]) -> Content:
+    """What reads through ``layers``, the lowest first. Zeros are left out, so equal content is equal."""
+    content: Content = {}
+    for clusters in layers:
+        content.update(clusters)
+    return {cluster: value for cluster, value in content.items() if value}
+
+
+def relative_name(image: Source, backing: Source) -> str:
+    """``backing`` as a path relative to the directory of ``image``."""
+    place = image.path or image.name
+    return posixpath.relpath(backing.path or backing.name, posixpath.dirname(place) or ".")
+
+
+class Storage:
+    """All images that a host can reach, and the libvirt storage drivers that can look at them."""
+
+    def __init__(self, drivers: Iterable[str] = ("dir", "gluster")) -> None:
+        self.images: dict[str, Image] = {}
+        self.drivers = frozenset(drivers)
+        self._refusals: list[tuple[str, HypervisorError]] = []
+
+    def create(
+        self,
+        source: Source,
+        *,
+        capacity: int,
+        format: str = "qcow2",  # noqa: A002 - the word of the domain XML
+        content: Mapping[int, int] | None = None,
+        backing: Image | None = None,
+        relative: bool = False,
+    ) -> Image:
+        """Make an image (or format an existing export again), with an absolute backing name by default.
+
+        Raises what :meth:`refuse` was told for this place.
+        """
+        for prefix, error in self._refusals:
+            if source.key.startswith(prefix):
+                raise error
+        named = None
+        if backing is not None:
+            words = relative_name(source, backing.source) if relative else backing.source.uri
+            named = Backing(backing.source, backing.format, words)
+        image = Image(source, format, capacity, dict(content or {}), named)
+        self.images[image.key] = image
+        return image
+
+    def refuse(self, prefix: str, error: HypervisorError) -> None:
+        """From now on, creating an image whose key starts with ``prefix`` fails with ``error``."""
+        self._refusals.append((prefix, error))
+
+    def open(self, key: str) -> Image:
+        """The image, or :class:`ImageMissing`."""
+        try:
+            return self.images[key]
+        except KeyError:
+            raise ImageMissing(key) from None
+
+    def accessible(self, source: Source) -> bool:
+        """Whether libvirt itself (not QEMU) can read the header of an image there."""
+        return source.type in {"file", "block"} or source.protocol in self.drivers
+
+    def below(self, image: Image) -> list[Image]:
+        """What the headers say lies below ``image``, nearest first. Raises ImageMissing."""
+        found: list[Image] = []
+        current = image
+        while current.backing is not None:
+            if len(found) > len(self.images):
+                raise ImageMissing(f"headers form a loop at {current.key}")
+            current = self.open(current.backing.source.key)
+            found.append(current)
+        return found
+
+    def content_of(self, key: str) -> Content:
+        """What an offline reader of the image sees: only what is on disk, through headers only.
+
+        Raises :class:`ImageMissing` when the chain of headers is broken.
+        """
+        image = self.open(key)
+        return compose(i.clusters for i in reversed([image, *self.below(image)]))
+
+    def referrers(self, source: Source) -> tuple[str, ...]:
+        """Names of the images in the same place whose header points at ``source``."""
+        if not self.accessible(source):
+            return ()
+        place = _place(source)
+        return tuple(
+            image.source.path or image.source.name
+            for image in self.images.values()
+            if image.backing and image.backing.source.key == source.key and _place(image.source) == place
+        )
+
+    def remove(self, source: Source) -> Removal:
+        """Unlink through the storage API. Running processes keep what they hold open; nothing else does."""
+        if not (source.type == "file" or source.protocol in self.drivers):
+            raise NotRemovable(f"no storage driver removes {source.uri}")
+        return Removal.ABSENT if self.images.pop(source.key, None) is None else Removal.REMOVED
+
+
+def _place(source: Source) -> tuple[str, str, tuple[Host, ...]]:
+    return source.protocol, posixpath.dirname(source.path or source.name), source.hosts
+
+
+def probed(image: Image) -> Source:
+    """The backing image of ``image`` as libvirt spells it after reading the header: no auth, default port
+    written out, and for a relative name on gluster the ``./`` of the measured ``gv0/./base.raw``."""
+    backing = image.backing
+    if backing is None:
+        raise ValueError(f"{image.key} has no backing image")
+    source = backing.source
+    if source.type != "network":
+        return source
+    name = source.name
+    if source.protocol == "gluster" and backing.relative:
+        volume, _, inside = image.source.name.partition("/")
+        name = f"{volume}/{posixpath.dirname(inside) or '.'}/{backing.name}"
+    hosts = [
+        Host(h.name, h.address(source.protocol).rpartition(":")[2], h.transport, h.socket)
+        if h.transport == "tcp"
+        else h
+        for h in source.hosts
+    ]
+    return Source.network(source.protocol, name, hosts)
