@@ -1,0 +1,99 @@
+"""Hypervisor: a libvirt connection, and who may use what through it."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from controller.api import glob
+from controller.api.conditions import Condition
+from controller.api.objects import Object
+from controller.api.schema import (
+    RULES,
+    ApiModel,
+    ClusterIdentity,
+    DomainPattern,
+    NamespacePattern,
+    SpecModel,
+)
+from controller.api.uri import URI_LENGTH, uri_rule
+
+LibvirtURI = Annotated[
+    str, Field(min_length=1, max_length=URI_LENGTH, json_schema_extra={RULES: [uri_rule()]})
+]
+
+
+class AccessRule(SpecModel):
+    """Every one of these namespaces may use every one of these domains."""
+
+    namespaces: tuple[NamespacePattern, ...] = Field(
+        min_length=1, max_length=64, description="Namespaces: names, or patterns in which only * is special."
+    )
+    domains: tuple[DomainPattern, ...] = Field(
+        min_length=1, max_length=256, description="Domains: names, or patterns in which only * is special."
+    )
+
+    def allows(self, namespace: str, domain: str) -> bool:
+        """Say whether this rule gives the domain of this name to the namespace."""
+        return glob.matches_any(self.namespaces, namespace) and glob.matches_any(self.domains, domain)
+
+
+class HypervisorSpec(SpecModel):
+    """What to connect to, and for whom."""
+
+    uri: LibvirtURI = Field(
+        description="A libvirt URI over a unix socket, TLS or SSH: qemu:///system, "
+        "qemu+unix:///system?socket=/path, "
+        "qemu+tls://host/system?pkipath=/dir or qemu+ssh://user@host/system?keyfile=/path&known_hosts=/path."
+    )
+    access: tuple[AccessRule, ...] = Field(
+        max_length=64, description="Who may use which domain. Nothing is allowed that is not written here."
+    )
+    take_over_from: tuple[ClusterIdentity, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Identities of clusters that are gone for good: their points on this hypervisor become "
+        "ours.",
+    )
+
+    def allows(self, namespace: str, domain: str) -> bool:
+        """Say whether any rule gives the domain of this name to the namespace; no rules give nothing."""
+        return any(rule.allows(namespace, domain) for rule in self.access)
+
+
+class DomainCounts(ApiModel):
+    """How many domains the hypervisor has."""
+
+    total: int = Field(default=0, ge=0, description="Domains that are defined or running.")
+    running: int = Field(default=0, ge=0, description="Domains that are running.")
+
+
+class HypervisorStatus(ApiModel):
+    """What the connection is like."""
+
+    conditions: tuple[Condition, ...] = Field(
+        default=(), max_length=16, description="Ready (the summary), Reconciling, Stalled."
+    )
+    observed_generation: int = Field(
+        default=-1, ge=-1, description="The metadata.generation that the conditions were made from."
+    )
+    libvirt_version: str | None = Field(
+        default=None, max_length=32, description="The daemon's version, such as 9.0.0."
+    )
+    qemu_version: str | None = Field(
+        default=None, max_length=32, description="QEMU's version, such as 7.2.22."
+    )
+    domains: DomainCounts | None = Field(default=None, description="How many domains there are.")
+    capabilities: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
+        default=(), max_length=64, description="What was found out by asking, in alphabetical order."
+    )
+
+
+class Hypervisor(Object):
+    """A libvirt connection, and who may use what through it. Only administrators should write one."""
+
+    spec: HypervisorSpec = Field(description="What to connect to, and for whom.")
+    status: HypervisorStatus = Field(default=HypervisorStatus(), description="What the connection is like.")
+
+    def allows(self, namespace: str, domain: str) -> bool:
+        """Say whether the namespace may use the domain of this name."""
+        return self.spec.allows(namespace, domain)

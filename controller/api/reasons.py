@@ -1,0 +1,133 @@
+"""Every reason a condition may carry. They are part of the API: scripts and alerts match on them.
+
+Each member is its name, followed by the sentence that ``docs/api.md`` prints for it.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """A condition's ``reason``: CamelCase, stable, with one sentence of explanation in :attr:`sentence`."""
+
+    sentence: str
+
+    def __new__(cls, value: str, sentence: str = "") -> "Reason":
+        """Make a member that is the string ``value`` and remembers its ``sentence``."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.sentence = sentence
+        return member
+
+    # The good ends.
+    IN_SYNC = "InSync", "The live chain is as declared: the point exists and can be read back."
+    CONNECTED = "Connected", "The hypervisor answers and sends its events."
+    RESOLVED = "Resolved", "The source names exactly one disk of one domain that the namespace may use."
+
+    # Working on it.
+    PENDING = "Pending", "Seen, and not looked at on the hypervisor yet."
+    CONNECTING = "Connecting", "A connection to the hypervisor is being made."
+    TAKING = "Taking", "A new overlay is being put on top of the disk, which freezes the layer below."
+    SETTLING = (
+        "Settling",
+        "The merge waits the class's settleSeconds, so that deletions close together cost one job.",
+    )
+    COMMITTING = "Committing", "Upper layers are being copied down into the lowest layer of the range."
+    PIVOTING = "Pivoting", "The copy is complete and QEMU is switching the disk to the lower layer."
+    PULLING = "Pulling", "Lower layers are being copied up into the active layer."
+    FLUSHING = (
+        "Flushing",
+        "The pull is complete and QEMU is being made to write its metadata to stable storage.",
+    )
+    REMOVING = "Removing", "The merge is durable and the image that is no longer needed is being removed."
+    DELETING = "Deleting", "The object is being deleted and its layer is being merged away or released."
+    PROGRESSING_WITH_RETRY = (
+        "ProgressingWithRetry",
+        "Something is in the way that may pass; Ready says what, and the next try is planned.",
+    )
+    QUEUED = (
+        "Queued",
+        "The hypervisor runs as many jobs as the class's merge.maxConcurrentPerHypervisor allows.",
+    )
+    SUSPENDED = "Suspended", "spec.suspend is true: the object and its layer are left alone."
+
+    # Waiting for something outside that may come by itself.
+    DOMAIN_NOT_FOUND = (
+        "DomainNotFound",
+        "No connected hypervisor that the namespace may use has such a domain.",
+    )
+    WAITING_FOR_DOMAIN = "WaitingForDomain", "The domain is not running; the work goes on when it is started."
+    DOMAIN_PAUSED = (
+        "DomainPaused",
+        "The domain is paused by an I/O error; the work goes on when it runs again.",
+    )
+    MIGRATING = "Migrating", "The domain is being migrated; the work goes on when it has arrived."
+    DISK_NOT_FOUND = "DiskNotFound", "The domain has no disk with this target device."
+    HYPERVISOR_NOT_FOUND = (
+        "HypervisorNotFound",
+        "No Hypervisor object has the name that spec.source.hypervisor gives.",
+    )
+    HYPERVISOR_UNREACHABLE = (
+        "HypervisorUnreachable",
+        "The hypervisor does not answer; nothing is concluded from that, and connecting is tried again.",
+    )
+    CLASS_NOT_FOUND = "ClassNotFound", "The VolumeSnapshotClass that is named does not exist."
+    ACCESS_DENIED = "AccessDenied", "No access rule of the Hypervisor gives this domain to this namespace."
+    FOREIGN_BLOCK_JOB = (
+        "ForeignBlockJob",
+        "A block job that varve did not start runs on the disk; it is left alone.",
+    )
+    CHAIN_UNKNOWN = "ChainUnknown", "The backing chain cannot be read to its end, so nothing is changed."
+    JOURNAL_UNREADABLE = (
+        "JournalUnreadable",
+        "The record in the domain's metadata cannot be read, so nobody's layer is touched.",
+    )
+    INSUFFICIENT_SPACE = "InsufficientSpace", "The storage has less free space than minFreeBytes asks for."
+    CHAIN_TOO_LONG = "ChainTooLong", "The chain has as many layers as maxLayers allows; a new point waits."
+    FAILED = "Failed", "A call to the hypervisor failed; the message quotes it, and it is tried again."
+
+    # A person is needed.
+    INVALID_SPEC = (
+        "InvalidSpec",
+        "The spec says something that this version cannot do; the message says what to write.",
+    )
+    INVALID_URI = "InvalidURI", "The Hypervisor's URI is refused; the message says what to write instead."
+    DOMAIN_AMBIGUOUS = (
+        "DomainAmbiguous",
+        "More than one domain has this name; name the hypervisor or the UUID.",
+    )
+    DOMAIN_REPLACED = (
+        "DomainReplaced",
+        "The domain of this name has another UUID than the one the point was taken of.",
+    )
+    DISK_UNSUPPORTED = (
+        "DiskUnsupported",
+        "The disk cannot have points: it is empty, read-only, shareable, transient or of an unknown type.",
+    )
+    UNSUPPORTED_TOPOLOGY = (
+        "UnsupportedTopology",
+        "The chain has something that cannot be merged safely, such as a snapshot that crosses the range.",
+    )
+    OVERLAY_REQUIRED = (
+        "OverlayRequired",
+        "The disk has no place beside its image for a new layer; spec.overlay or the class must name one.",
+    )
+    IMAGE_PROTECTED = (
+        "ImageProtected",
+        "The merge would write to an image that is shared, protected or read-only.",
+    )
+    IMAGE_NOT_REMOVABLE = (
+        "ImageNotRemovable",
+        "The merge is done and the image it left over cannot be removed; it is named in the message.",
+    )
+    FOREIGN_OWNER = (
+        "ForeignOwner",
+        "The disk is in the care of another cluster, whose identity the message gives.",
+    )
+    CHAIN_DIVERGED = (
+        "ChainDiverged",
+        "The live chain was changed by someone else and no longer fits the record.",
+    )
+    LOST = (
+        "Lost",
+        "The layer was taken away by hand; the point is not taken again, because it would be another moment.",
+    )
