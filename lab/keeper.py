@@ -26,7 +26,7 @@ from types import FrameType
 from typing import Any
 
 from lab import process
-from lab.state import LabState, SOCKET_NAME
+from lab.state import SOCKET_NAME, LabState
 
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
@@ -128,7 +128,7 @@ class Keeper:
     def _spawn(self, request: dict[str, Any]) -> dict[str, Any]:
         name = request["name"]
         with Path(request["log"]).open("ab") as log:
-            child = subprocess.Popen(  # noqa: PLW1509 - one thread: a function between fork and exec is safe
+            child = subprocess.Popen(
                 request["argv"],
                 env=request["env"],
                 cwd=request["cwd"],

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from lab.control.plane import ControlPlane
 from lab.errors import LabError
+from lab.hosts.host import NOTE as HOST_NOTE
+from lab.hosts.host import Host
 from lab.session import Session
 
 
@@ -32,6 +33,7 @@ class Lab:
             directory = Path(tempfile.mkdtemp(prefix="varve-lab-"))
         self._session = Session.start(directory, detached=detached)
         self._plane: ControlPlane | None = None
+        self._hosts: dict[str, Host] = {}
 
     @classmethod
     def attach(cls, directory: Path) -> Lab:
@@ -39,6 +41,9 @@ class Lab:
         lab = cls.__new__(cls)
         lab._session = Session.attach(directory)
         lab._plane = ControlPlane.attach(lab._session)
+        notes = lab._session.state().notes
+        names = [key.removeprefix(HOST_NOTE) for key in notes if key.startswith(HOST_NOTE)]
+        lab._hosts = {name: Host(lab._session, name) for name in names}
         return lab
 
     def __enter__(self) -> Lab:
@@ -64,6 +69,16 @@ class Lab:
         if self._plane is None:
             self._plane = ControlPlane.start(self._session)
         return self._plane
+
+    def host(self, name: str = "a") -> Host:
+        """The hypervisor of this name (a DNS label), made at the first call."""
+        if name not in self._hosts:
+            self._hosts[name] = Host.create(self._session, name)
+        return self._hosts[name]
+
+    def hosts(self) -> list[Host]:
+        """The hypervisors made so far."""
+        return list(self._hosts.values())
 
     def close(self) -> None:
         """End everything this lab started and remove its directory."""

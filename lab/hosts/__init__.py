@@ -1,0 +1,1 @@
+"""Hypervisors: independent libvirtd "hosts" on one machine."""

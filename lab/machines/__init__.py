@@ -1,0 +1,1 @@
+"""Machines whose guests write all the time, and the check of what they wrote."""
