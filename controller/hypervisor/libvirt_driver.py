@@ -1,0 +1,351 @@
+"""The port to a hypervisor over a real libvirt connection.
+
+Every method is one hop to a thread of this connection (:mod:`controller.hypervisor.threads`), where the
+libvirt calls are made one after the other and their errors translated. libvirt objects never leave those
+threads: dropping the last reference to one closes the connection, which can hang.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import TypeVar
+
+import libvirt
+from lxml import etree
+
+from controller.chain.parse import JOURNAL_NAMESPACE
+from controller.chain.source import Source
+from controller.hypervisor import event_loop, probe, reading, storage
+from controller.hypervisor.codes import translate
+from controller.hypervisor.driver import (
+    DomainReading,
+    DomainRef,
+    Driver,
+    EventSink,
+    Facts,
+    IOFailed,
+    Pool,
+    Removal,
+)
+from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
+from controller.hypervisor.events import DeviceFailed, RawEvent, Subscription
+from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
+Connector = Callable[[EventSink], Awaitable[Driver]]
+"""Opens one connection whose events go to the sink. Raises Unreachable with a message for people."""
+
+_PREFIX = "varve"
+_LOST_FOR_GOOD = 600.0
+"""Seconds after which an attempt to connect that got no answer no longer keeps another one from being made:
+a machine that lost its power in mid-sentence never answers the old one."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Deadlines in seconds. A call that passes its deadline is given up, not repeated."""
+
+    connect: float = 10
+    read: float = 10
+    sweep: float = 60
+    """For reading every domain of the hypervisor."""
+    change: float = 60
+    close: float = 5
+    keepalive_interval: int = 5
+    keepalive_count: int = 3
+
+
+DEFAULT_TIMING = Timing()
+
+
+def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> Connector:
+    """A connector for ``uri``, which is opened as it is.
+
+    What hangs is remembered over reconnections: while an attempt to connect or a call about the connection
+    has no answer, the next attempt raises Unreachable without sending anything.
+    """
+    unanswered = Unanswered()
+
+    async def connect(sink: EventSink) -> Driver:
+        return await LibvirtDriver.open(uri, sink, unanswered=unanswered, timing=timing)
+
+    return connect
+
+
+class LibvirtDriver:
+    """:class:`controller.hypervisor.driver.Driver` for one open libvirt connection. Made by :meth:`open`."""
+
+    def __init__(self, uri: str, sink: EventSink, unanswered: Unanswered, timing: Timing) -> None:
+        self._uri = uri
+        self._sink = sink
+        self._timing = timing
+        self._loop = asyncio.get_running_loop()
+        self._threads = CallThreads(uri, unanswered)
+        self._closed: asyncio.Future[None] | None = None
+        self._aliases: dict[tuple[str, str], str] = {}
+        self._resolving: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._directories: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._connection: libvirt.virConnect
+        self._subscription: Subscription
+
+    @classmethod
+    async def open(
+        cls, uri: str, sink: EventSink, *, unanswered: Unanswered, timing: Timing = DEFAULT_TIMING
+    ) -> LibvirtDriver:
+        """Connect. Raises Unreachable, with what was wrong, after ``timing.connect`` seconds at most."""
+        self = cls(uri, sink, unanswered, timing)
+        try:
+            await self._threads.run(
+                self._open,
+                key=CONNECTION,
+                what="the attempt to connect",
+                deadline=timing.connect,
+                retry_after=_LOST_FOR_GOOD,
+            )
+        except BaseException:
+            self._end()
+            raise
+        return self
+
+    # Reading ------------------------------------------------------------------------------------------
+
+    async def facts(self) -> Facts:
+        return await self._ask("the question for its capabilities", lambda: probe.probe(self._connection))
+
+    async def domains(self) -> tuple[DomainRef, ...]:
+        return await self._ask("the list of domains", lambda: reading.list_domains(self._connection))
+
+    async def read(self, uuid: str, targets: Collection[str]) -> DomainReading:
+        return await self._ask(
+            f"reading domain {uuid}",
+            lambda: reading.read_domain(self._connection, uuid, targets),
+            key=uuid,
+        )
+
+    async def definitions(self) -> tuple[str, ...]:
+        return await self._ask(
+            "reading every domain",
+            lambda: reading.list_definitions(self._connection),
+            deadline=self._timing.sweep,
+        )
+
+    async def referrers(self, source: Source) -> tuple[str, ...]:
+        place = storage.directory_of(source)
+        if place is None:
+            return ()
+        async with self._directories[place.key]:
+            return await self._ask(
+                f"listing {place.key}",
+                lambda: storage.referrers(self._connection, place, source),
+                key=place.key,
+                deadline=self._timing.change,
+            )
+
+    async def pool(self, name: str) -> Pool:
+        return await self._ask(
+            f"looking pool {name} up", lambda: storage.look_up(self._connection, name), key=f"pool {name}"
+        )
+
+    # Changing -----------------------------------------------------------------------------------------
+
+    async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
+        if journal_xml is not None:
+            # libvirt replaces by namespace: an element of another one would stay for ever beside the next.
+            found = etree.QName(etree.fromstring(journal_xml.encode())).namespace
+            if found != JOURNAL_NAMESPACE:
+                raise ValueError(f"the journal is of namespace {JOURNAL_NAMESPACE}, not {found}")
+        flags = (libvirt.VIR_DOMAIN_AFFECT_LIVE if live else 0) | (
+            libvirt.VIR_DOMAIN_AFFECT_CONFIG if config else 0
+        )
+        await self._change(
+            uuid,
+            "writing the journal",
+            lambda domain: domain.setMetadata(
+                libvirt.VIR_DOMAIN_METADATA_ELEMENT, journal_xml, _PREFIX, JOURNAL_NAMESPACE, flags
+            ),
+        )
+
+    async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:
+        flags = (
+            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
+            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
+            | (libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT if reuse else 0)
+        )
+        await self._change(uuid, "the snapshot", lambda domain: domain.snapshotCreateXML(xml, flags))
+
+    async def commit(
+        self, uuid: str, target: str, *, base: str, top: str | None, relative: bool, bandwidth: int
+    ) -> None:
+        flags = (
+            libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
+            | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE if top is None else 0)
+            | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE if relative else 0)
+        )
+        await self._change(
+            uuid,
+            f"the commit of {target}",
+            lambda domain: domain.blockCommit(target, base, top, bandwidth, flags),
+        )
+
+    async def pull(self, uuid: str, target: str, *, base: str | None, relative: bool, bandwidth: int) -> None:
+        flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES | (
+            libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
+        )
+        await self._change(
+            uuid,
+            f"the pull of {target}",
+            lambda domain: domain.blockRebase(target, base, bandwidth, flags),
+        )
+
+    async def pivot(self, uuid: str, target: str) -> None:
+        await self._change(
+            uuid,
+            f"the pivot of {target}",
+            lambda domain: domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT),
+        )
+
+    async def abort(self, uuid: str, target: str) -> None:
+        await self._change(
+            uuid, f"the abort of {target}'s job", lambda domain: domain.blockJobAbort(target, 0)
+        )
+
+    async def flush(self, uuid: str, target: str, capacity: int) -> None:
+        def resize_to_itself(domain: libvirt.virDomain) -> None:
+            # Somebody may have grown the disk since it was read: the old size would cut the new end off.
+            now = domain.blockInfo(target)[0]
+            if now != capacity:
+                raise OperationFailed(f"disk {target} has {now} bytes now, not {capacity}: read it again")
+            domain.blockResize(target, capacity, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
+
+        await self._change(uuid, f"the flush of {target}", resize_to_itself)
+
+    async def remove_image(self, source: Source) -> Removal:
+        place = storage.removable_from(source)
+        async with self._directories[place.key]:
+            return await self._run(
+                f"removing {source.uri}",
+                lambda: storage.remove(self._connection, place, source),
+                key=place.key,
+                deadline=self._timing.change,
+                changing=True,
+            )
+
+    async def close(self) -> None:
+        """Close when the last call has returned; wait for that for ``timing.close`` seconds at most."""
+        for task in self._resolving.values():
+            task.cancel()
+        closed = self._end()
+        done, _ = await asyncio.wait({closed}, timeout=self._timing.close)
+        if not done:
+            _log.warning("a call on %s does not return; its connection is closed when it does", self._uri)
+
+    # The connection -----------------------------------------------------------------------------------
+
+    def _end(self) -> asyncio.Future[None]:
+        """Let the threads end and the last one close the connection."""
+        if self._closed is None:
+            self._closed = self._loop.create_future()
+            self._threads.close(self._disconnect)
+        return self._closed
+
+    def _open(self) -> None:
+        """On a thread: open, subscribe, and start keepalives."""
+        event_loop.ensure_running()
+        try:
+            connection = libvirt.open(self._uri)
+            connection.setKeepAlive(self._timing.keepalive_interval, self._timing.keepalive_count)
+            self._subscription = Subscription(connection, self._take)
+        except libvirt.libvirtError as error:
+            unreachable = Unreachable(error.get_error_message() or str(error), code=error.get_error_code())
+        else:
+            self._connection = connection
+            return
+        raise unreachable
+
+    def _disconnect(self) -> None:
+        """On the last thread to end: nothing uses the connection any more."""
+        if hasattr(self, "_connection"):
+            self._subscription.cancel()
+            with contextlib.suppress(libvirt.libvirtError):  # it is dead already
+                self._connection.close()
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
+            self._loop.call_soon_threadsafe(self._closed_now)
+
+    def _closed_now(self) -> None:
+        if self._closed is not None and not self._closed.done():
+            self._closed.set_result(None)
+
+    # Calls --------------------------------------------------------------------------------------------
+
+    async def _ask(
+        self, what: str, function: Callable[[], T], *, key: str = CONNECTION, deadline: float | None = None
+    ) -> T:
+        return await self._run(
+            what, function, key=key, deadline=deadline or self._timing.read, changing=False
+        )
+
+    async def _change(self, uuid: str, what: str, function: Callable[[libvirt.virDomain], object]) -> None:
+        def call() -> None:
+            function(self._connection.lookupByUUIDString(uuid))
+
+        await self._run(
+            f"{what} (domain {uuid})", call, key=uuid, deadline=self._timing.change, changing=True
+        )
+
+    async def _run(
+        self, what: str, function: Callable[[], T], *, key: str, deadline: float, changing: bool
+    ) -> T:
+        def translated() -> T:
+            try:
+                return function()
+            except libvirt.libvirtError as error:
+                kind = translate(error, changing=changing)
+            # Outside the handler: libvirt's error would keep its frames, and with them libvirt's objects,
+            # alive wherever this one goes.
+            raise kind
+
+        return await self._threads.run(translated, key=key, what=what, deadline=deadline, changing=changing)
+
+    # Events -------------------------------------------------------------------------------------------
+
+    def _take(self, event: RawEvent) -> None:
+        """On libvirt's event thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
+            self._loop.call_soon_threadsafe(self._emit, event)
+
+    def _emit(self, event: RawEvent) -> None:
+        if self._closed is not None:
+            return
+        if not isinstance(event, DeviceFailed):
+            self._sink(event)
+            return
+        key = (event.uuid, event.alias)
+        if key in self._aliases:
+            self._sink(IOFailed(event.uuid, self._aliases[key], event.reason))
+        elif key not in self._resolving:  # a failing disk reports thousands of errors a second
+            self._resolving[key] = self._loop.create_task(self._resolve(event))
+
+    async def _resolve(self, event: DeviceFailed) -> None:
+        """Find the target of a device's alias, then deliver. A guess is not made: unknown stays empty."""
+        key = (event.uuid, event.alias)
+        try:
+            target = await self._ask(
+                f"reading domain {event.uuid}",
+                lambda: reading.target_of_alias(self._connection, event.uuid, event.alias),
+                key=event.uuid,
+            )
+            if target:
+                self._aliases[key] = target
+        except HypervisorError:
+            target = ""
+        finally:
+            del self._resolving[key]
+        if self._closed is None:
+            self._sink(IOFailed(event.uuid, target, event.reason))

@@ -1,0 +1,100 @@
+"""What a daemon can do, found by asking it harmlessly.
+
+A flag of a libvirt call is probed by making the call on a disk that does not exist: a known flag gets as far
+as "disk not found", an unknown one is refused before anything else as "unsupported flags" (measured on
+libvirt 9.0: both are code 8, so the words decide). Any domain serves; without one such capabilities are
+unknown and absent, and asking again later finds them. Blocks; runs on a thread of the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import libvirt
+from lxml import etree
+
+from controller.hypervisor.driver import Facts
+
+_NO_DISK = "__probe__"
+_STORAGE = ("dir", "gluster", "rbd")
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
+
+_FLAGS: dict[str, Callable[[libvirt.virDomain], object]] = {
+    "commit-relative": lambda domain: domain.blockCommit(
+        _NO_DISK, None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE
+    ),
+    "commit-active": lambda domain: domain.blockCommit(
+        _NO_DISK, None, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE
+    ),
+    # RELATIVE needs a base; without one libvirt stops at that and not at the flag.
+    "rebase-relative": lambda domain: domain.blockRebase(
+        _NO_DISK, _NO_DISK, 0, libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE
+    ),
+    # Not a <domainsnapshot>: refused as such once the flags were accepted.
+    "snapshot-quiesce": lambda domain: domain.snapshotCreateXML(
+        "<probe/>",
+        libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE,
+    ),
+}
+_REFUSED_AFTER_THE_FLAGS = {
+    libvirt.VIR_ERR_INVALID_ARG,
+    libvirt.VIR_ERR_XML_ERROR,
+    libvirt.VIR_ERR_XML_DETAIL,
+}
+
+
+def probe(connection: libvirt.virConnect) -> Facts:
+    """Ask for versions, host name and capabilities."""
+    return Facts(
+        libvirt_version=_version(connection.getLibVersion()),
+        qemu_version=_version(connection.getVersion()),
+        hostname=connection.getHostname(),
+        capabilities=frozenset(
+            [*_flags(connection), *_domain_capabilities(connection), *_storage_capabilities(connection)]
+        ),
+    )
+
+
+def _version(number: int) -> str:
+    """libvirt's 1,000,000 × major + 1,000 × minor + release as text."""
+    return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
+
+
+def _flags(connection: libvirt.virConnect) -> Iterator[str]:
+    for domain in connection.listAllDomains(0)[:1]:
+        for name, ask in _FLAGS.items():
+            try:
+                ask(domain)
+            except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    return  # gone meanwhile: unknown
+                if error.get_error_code() in _REFUSED_AFTER_THE_FLAGS and "unsupported flags" not in str(
+                    error
+                ):
+                    yield name
+
+
+def _domain_capabilities(connection: libvirt.virConnect) -> Iterator[str]:
+    try:
+        xml = connection.getDomainCapabilities(None, None, None, None, 0)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() in {libvirt.VIR_ERR_NO_SUPPORT, libvirt.VIR_ERR_INVALID_ARG}:
+            return  # no emulator for the host's own architecture: nothing is known
+        raise
+    root = etree.fromstring(xml.encode(), _PARSER)
+    if root.find("features/backingStoreInput[@supported='yes']") is not None:
+        yield "backing-store-input"
+
+
+def _storage_capabilities(connection: libvirt.virConnect) -> Iterator[str]:
+    try:
+        xml = connection.getStoragePoolCapabilities(0)
+    except libvirt.libvirtError as error:
+        # A daemon without any storage driver says NO_SUPPORT.
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
+            return
+        raise
+    root = etree.fromstring(xml.encode(), _PARSER)
+    for kind in _STORAGE:
+        if root.find(f"pool[@type='{kind}'][@supported='yes']") is not None:
+            yield f"storage-{kind}"

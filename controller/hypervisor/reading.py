@@ -1,0 +1,207 @@
+"""What one domain and one inventory look like right now, in as few round trips as a true answer takes.
+
+Every function here blocks and runs on a thread of the connection. They raise ``libvirt.libvirtError``; the
+driver translates it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+
+import libvirt
+from lxml import etree
+
+from controller.chain.observation import JobKind, RunState
+from controller.hypervisor.driver import BlockJob, DomainReading, DomainRef, LayerStats
+from controller.hypervisor.errors import Busy
+
+_ATTEMPTS = 5
+"""How often a read that met a machine in the middle of starting or stopping begins again."""
+
+_JOB_KINDS = {
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_PULL: JobKind.PULL,
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COPY: JobKind.COPY,
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_COMMIT: JobKind.COMMIT,
+    libvirt.VIR_DOMAIN_BLOCK_JOB_TYPE_ACTIVE_COMMIT: JobKind.ACTIVE_COMMIT,
+}
+_STATES = {
+    libvirt.VIR_DOMAIN_RUNNING: (RunState.RUNNING, "VIR_DOMAIN_RUNNING_"),
+    libvirt.VIR_DOMAIN_BLOCKED: (RunState.RUNNING, "VIR_DOMAIN_BLOCKED_"),
+    libvirt.VIR_DOMAIN_PAUSED: (RunState.PAUSED, "VIR_DOMAIN_PAUSED_"),
+    libvirt.VIR_DOMAIN_SHUTDOWN: (RunState.OTHER, "VIR_DOMAIN_SHUTDOWN_"),
+    libvirt.VIR_DOMAIN_SHUTOFF: (RunState.SHUTOFF, "VIR_DOMAIN_SHUTOFF_"),
+    libvirt.VIR_DOMAIN_CRASHED: (RunState.OTHER, "VIR_DOMAIN_CRASHED_"),
+    libvirt.VIR_DOMAIN_PMSUSPENDED: (RunState.OTHER, "VIR_DOMAIN_PMSUSPENDED_"),
+}
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
+_LIVE = re.compile(r"\s*(?:<!--.*?-->\s*)?<domain\s[^>]*\bid=", re.DOTALL)
+
+
+def _constants(prefix: str) -> dict[int, str]:
+    """libvirt's constants with this prefix as ``{value: "words-of-the-name"}``."""
+    return {
+        getattr(libvirt, name): name.removeprefix(prefix).lower().replace("_", "-")
+        for name in dir(libvirt)
+        if name.startswith(prefix) and not name.endswith("_LAST")
+    }
+
+
+_REASONS = {state: _constants(prefix) for state, (_, prefix) in _STATES.items()}
+_OPERATIONS = _constants("VIR_DOMAIN_JOB_OPERATION_")
+
+
+class _Moved(Exception):
+    """The machine started or stopped between two calls: what was read belongs to different moments."""
+
+
+def job_kind(number: int) -> JobKind:
+    """virDomainBlockJobType as varve names it."""
+    return _JOB_KINDS.get(number, JobKind.OTHER)
+
+
+def list_domains(connection: libvirt.virConnect) -> tuple[DomainRef, ...]:
+    """All domains in one round trip (name, UUID and id come with the list)."""
+    return tuple(
+        DomainRef(uuid=domain.UUIDString(), name=domain.name(), active=domain.ID() != -1)
+        for domain in connection.listAllDomains(0)
+    )
+
+
+def list_definitions(connection: libvirt.virConnect) -> tuple[str, ...]:
+    """Live and persistent XML of every domain. One that goes away meanwhile names nothing any more."""
+    return tuple(xml for domain in connection.listAllDomains(0) for xml in _definitions_of(domain))
+
+
+def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
+    try:
+        live = domain.XMLDesc(0)
+        yield live
+        if _LIVE.match(live) and domain.isPersistent():
+            yield domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+
+
+def read_domain(connection: libvirt.virConnect, uuid: str, targets: Collection[str]) -> DomainReading:
+    """Read one domain; see :meth:`controller.hypervisor.driver.Driver.read`.
+
+    Jobs are asked for before the XML: libvirt changes the chain before it forgets the job, so an answer "no
+    job" means that the XML read after it shows how the job ended. The run is fenced by the domain's id, which
+    is new with every start: when it differs at the end, everything is read again.
+    """
+    for _ in range(_ATTEMPTS):
+        try:
+            return _read_once(connection, uuid, targets)
+        except _Moved:
+            continue
+    raise Busy(f"domain {uuid} keeps starting and stopping while it is read")
+
+
+def _read_once(connection: libvirt.virConnect, uuid: str, targets: Collection[str]) -> DomainReading:
+    domain = connection.lookupByUUIDString(uuid)
+    run = domain.ID()
+    active = run != -1
+    jobs: dict[str, BlockJob] = {}
+    missing: list[str] = []
+    job_active = ""
+    stats: tuple[LayerStats, ...] = ()
+    if active:
+        job_active = _domain_job(domain)
+        for target in targets:
+            _read_job(domain, target, jobs, missing)
+        stats = _layer_stats(connection, domain)
+    xml = domain.XMLDesc(0)
+    persistent = bool(domain.isPersistent())
+    inactive_xml = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if persistent and active else xml
+    number, reason = domain.state(0)
+    if connection.lookupByUUIDString(uuid).ID() != run or bool(_LIVE.match(xml)) != active:
+        raise _Moved
+    if any(re.search(rf"<target\s[^>]*dev='{re.escape(target)}'", xml) for target in missing):
+        raise _Moved  # plugged in after it was asked for
+    state, _ = _STATES.get(number, (RunState.OTHER, ""))
+    return DomainReading(
+        uuid=uuid,
+        state=state if active else RunState.SHUTOFF,
+        state_reason=_REASONS.get(number, {}).get(reason, str(reason)),
+        persistent=persistent,
+        live_xml=xml if active else None,
+        inactive_xml=inactive_xml if persistent else None,
+        stats=stats,
+        jobs=jobs,
+        paused_by_io_error=(number, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR),
+        job_active=job_active,
+    )
+
+
+def _read_job(domain: libvirt.virDomain, target: str, jobs: dict[str, BlockJob], missing: list[str]) -> None:
+    """Ask for the job of one disk. ``{}`` is "no job"; an error other than "no such disk" is raised."""
+    try:
+        info = domain.blockJobInfo(target, libvirt.VIR_DOMAIN_BLOCK_JOB_INFO_BANDWIDTH_BYTES)
+    except libvirt.libvirtError as error:
+        if _not_running(error):
+            raise _Moved from error
+        if error.get_error_code() != libvirt.VIR_ERR_INVALID_ARG or "not found in domain" not in str(error):
+            raise
+        missing.append(target)
+        return
+    if info:
+        jobs[target] = BlockJob(
+            kind=job_kind(info["type"]), current=info["cur"], end=info["end"], bandwidth=info["bandwidth"]
+        )
+
+
+def _domain_job(domain: libvirt.virDomain) -> str:
+    """The job that holds the whole domain (``migration-out``, ``save``, ``backup`` …), or empty."""
+    try:
+        stats = domain.jobStats(0)
+    except libvirt.libvirtError as error:
+        if _not_running(error):
+            raise _Moved from error
+        # The receiving end of a migration refuses to tell its progress; that it does says enough.
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and "source host" in str(error):
+            return "migration-in"
+        raise
+    if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
+        return ""
+    return _OPERATIONS.get(stats.get("operation", 0), "unknown")
+
+
+def _not_running(error: libvirt.libvirtError) -> bool:
+    stopped = error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and "is not running" in str(error)
+    return bool(stopped)
+
+
+def _layer_stats(connection: libvirt.virConnect, domain: libvirt.virDomain) -> tuple[LayerStats, ...]:
+    flags = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_BACKING
+    for _, record in connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, flags):
+        return tuple(_layers_of(record))
+    return ()
+
+
+def _layers_of(record: Mapping[str, str | int]) -> Iterator[LayerStats]:
+    """One entry per layer that has sizes. A drive without medium and a layer that QEMU told nothing about
+    have none, and nothing is made up for them."""
+    for number in range(int(record.get("block.count", 0))):
+        values = {
+            name: record.get(f"block.{number}.{name}") for name in ("allocation", "capacity", "physical")
+        }
+        if any(value is None for value in values.values()):
+            continue
+        index = record.get(f"block.{number}.backingIndex")
+        yield LayerStats(
+            target=str(record[f"block.{number}.name"]),
+            index=None if index is None else int(index),
+            **{name: int(value) for name, value in values.items() if value is not None},
+        )
+
+
+def target_of_alias(connection: libvirt.virConnect, uuid: str, alias: str) -> str:
+    """The target (``vda``) of the disk that QEMU knows by ``alias`` (``virtio-disk0``), or empty."""
+    root = etree.fromstring(connection.lookupByUUIDString(uuid).XMLDesc(0).encode(), _PARSER)
+    for disk in root.iterfind("devices/disk"):
+        named, target = disk.find("alias"), disk.find("target")
+        if named is not None and target is not None and named.get("name") == alias:
+            return target.get("dev", "")
+    return ""
