@@ -50,6 +50,19 @@ class Blocked:
     message: str
 
 
+def ownership_guard(observation: Observation) -> Blocked | None:
+    """Is the record readable, and ours?"""
+    if observation.journal_problem:
+        return Blocked(Why.JOURNAL_UNREADABLE, observation.journal_problem)
+    if not observation.foreign_owner:
+        return None
+    return Blocked(
+        Why.FOREIGN_OWNER,
+        f"domain {observation.name} is in the care of the cluster {observation.foreign_owner}; if that "
+        f"cluster is gone for good, list it in the Hypervisor's spec.takeOverFrom",
+    )
+
+
 def domain_guard(observation: Observation) -> Blocked | None:
     """May anything be done to the disks of this domain now?"""
     name = observation.name
@@ -230,8 +243,9 @@ def overlay_required(chain: Disk) -> Blocked:
     kind = source.protocol or source.type
     return Blocked(
         Why.OVERLAY_REQUIRED,
-        f"disk {chain.target} is on {kind} ({source.uri}), which has no place beside it for a new layer: make "
-        f"a new VolumeSnapshot with spec.overlay.directory or spec.overlay.pool, or set overlay in its class",
+        f"disk {chain.target} is on {kind} ({source.uri}), which has no place beside it for a layer: "
+        f"make a new VolumeSnapshot with spec.overlay.directory or spec.overlay.pool, or set overlay in the "
+        f"class",
     )
 
 

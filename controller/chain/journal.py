@@ -84,6 +84,8 @@ class Removal:
     layer: Layer
     owners: tuple[Owner, ...] = ()
     """Whose deletion waits for it."""
+    left: str = ""
+    """Why it could not be removed. Then nobody waits for it; it stays here as the inventory of orphans."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,10 @@ class Journal:
     @property
     def claims(self) -> bool:
         """True when it claims something that another cluster must not touch."""
-        return any(disk.points or disk.operation or disk.removals for disk in self.disks)
+        return any(
+            disk.points or disk.operation or any(not removal.left for removal in disk.removals)
+            for disk in self.disks
+        )
 
     @property
     def is_empty(self) -> bool:

@@ -77,6 +77,8 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
         _encode_operation(etree.SubElement(element, "operation"), disk.operation)
     for removal in disk.removals:
         child = etree.SubElement(element, "removal")
+        if removal.left:
+            child.set("left", removal.left)
         _encode_layer(child, "image", removal.layer)
         _encode_owners(child, removal.owners)
 
@@ -120,7 +122,7 @@ def _decode_disk(element: etree._Element) -> DiskJournal:
         images=frozenset(_required(image, "key") for image in element.iterfind("image")),
         operation=None if operation is None else _decode_operation(operation),
         removals=tuple(
-            Removal(_decode_layer(removal, "image"), _decode_owners(removal))
+            Removal(_decode_layer(removal, "image"), _decode_owners(removal), removal.get("left", ""))
             for removal in element.iterfind("removal")
         ),
     )

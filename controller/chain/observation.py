@@ -87,6 +87,8 @@ class Observation:
     journal: Journal
     journal_problem: str = ""
     """Why the journal could not be understood; nothing may be done to the domain then."""
+    foreign_owner: str = ""
+    """Identity of another cluster whose journal claims this domain."""
     in_use_elsewhere: Mapping[str, str] | None = None
     """Who else names an image: layer identity to a phrase for people ("disk vdb of web-2"). None when it was
     not read in this pass: then nothing may be merged or removed."""

@@ -98,16 +98,32 @@ def _merge_outcome(operation: Operation, facts: DiskFacts, chain: Disk) -> Outco
     return Outcome.UNDONE if _is_as_before(operation, chain) else Outcome.DIVERGED
 
 
+def fits(operation: Operation, chain: Disk) -> bool:
+    """True when a merge can begin on this very chain: its layers stand next to each other in the order they
+    had, a job that concerns the active layer still finds it on top, and below a pull lies what it shall keep."""
+    start = _start(operation, chain)
+    if start is None:
+        return False
+    if operation.kind is OperationKind.COMMIT:
+        return start > 0
+    if operation.kind is OperationKind.ACTIVE_COMMIT or start > 0:
+        return start == 0
+    under = chain.layers[len(operation.merged) + 1 :][:1]
+    return [layer.key for layer in under] == ([operation.below.key] if operation.below else [])
+
+
 def _is_as_before(operation: Operation, chain: Disk) -> bool:
-    """The merged layers and the kept one still stand next to each other, in the order they had."""
+    return _start(operation, chain) is not None
+
+
+def _start(operation: Operation, chain: Disk) -> int | None:
+    """Position of the uppermost layer of the operation, when all of them stand together as before."""
     merged = [layer.key for layer in operation.merged]
-    expected = (
-        [operation.kept.key, *merged]
-        if operation.kind is OperationKind.PULL
-        else [*merged, operation.kept.key]
-    )
+    pull = operation.kind is OperationKind.PULL
+    expected = [operation.kept.key, *merged] if pull else [*merged, operation.kept.key]
     start = chain.position(expected[0])
-    return start is not None and list(chain.keys[start : start + len(expected)]) == expected
+    together = start is not None and list(chain.keys[start : start + len(expected)]) == expected
+    return start if together else None
 
 
 def settled(record: DiskJournal, operation: Operation, facts: DiskFacts) -> DiskJournal:

@@ -24,6 +24,7 @@ from controller.chain.guards import (
     foreign_job_guard,
     merge_verdict,
     overlay_required,
+    ownership_guard,
     unflushed,
     unsettled,
 )
@@ -97,7 +98,7 @@ class _DiskPlanner:
 
     def plan(self) -> DiskPlan:
         """The first thing that applies, in the order of the module's docstring."""
-        obstacle = self._unreadable()
+        obstacle = ownership_guard(self.observation)
         if obstacle is not None:
             return self._waiting(obstacle)
         if self.facts is None or self.facts.chain is None:
@@ -199,7 +200,8 @@ class _DiskPlanner:
         due = [
             removal
             for removal in self.record.removals
-            if self.circumstances.discard_holds.get(removal.layer.key, self.circumstances.now)
+            if not removal.left
+            and self.circumstances.discard_holds.get(removal.layer.key, self.circumstances.now)
             <= self.circumstances.now
         ]
         if not due:
@@ -269,18 +271,13 @@ class _DiskPlanner:
 
     # Small answers -------------------------------------------------------------------------------------
 
-    def _unreadable(self) -> Blocked | None:
-        if not self.observation.journal_problem:
-            return None
-        return Blocked(Why.JOURNAL_UNREADABLE, self.observation.journal_problem)
-
     def _without_disk(self) -> DiskPlan:
         text = f"domain {self.observation.name} has no disk {self.record.target}"
         return self._waiting(Blocked(Why.DISK_NOT_FOUND, f"{text} (virsh domblklist shows its targets)"))
 
     def _has_work(self, chain: Disk) -> bool:
         return bool(
-            self.record.removals
+            any(not removal.left for removal in self.record.removals)
             or any(self._is_pending(want) for want in self.wants)
             or ranges(chain, self.record, self.wants)
         )

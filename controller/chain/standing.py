@@ -27,7 +27,7 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     facts = observation.disks.get(want.target)
     chain = facts.chain if facts else None
     record = observation.journal.disk(want.target)
-    if observation.journal_problem or chain is None:
+    if observation.journal_problem or observation.foreign_owner or chain is None:
         return _without_facts(want, record, disk, observation)
     operation = record.operation
     mine = operation if operation and want.owner in operation.owners else None
@@ -61,7 +61,7 @@ def _leaving(want: Want, record: DiskJournal, point: Point | None, begun: bool) 
 def _without_facts(want: Want, record: DiskJournal, disk: DiskPlan, observation: Observation) -> Standing:
     """The disk is not there, or the journal cannot be read: nothing is known of the point itself."""
     recorded = record.point_of(want.owner) is not None or record.operation is not None
-    free = want.deleting and not (recorded or want.memory is not None or observation.journal_problem)
+    free = want.deleting and not (recorded or want.memory or observation.journal_problem)
     return Standing(want, State.GONE if free else State.UNKNOWN, blocked=disk.blocked)
 
 
@@ -76,6 +76,6 @@ def _lost(want: Want) -> Blocked:
     return Blocked(
         Why.LOST,
         f"the point's layer is no longer in the chain of disk {want.target}: somebody merged or replaced it "
-        f"by hand. It is not taken again, because that would be another moment: delete this object and make a new "
-        f"one",
+        f"by hand. It is not taken again, because that would be another moment: delete this object and make "
+        f"a new one",
     )

@@ -1,0 +1,280 @@
+"""Execution: carry out one step. The one place that changes anything on a hypervisor.
+
+Every step has the same shape: write the intent to the journal, look at the live chain once more, resolve
+indexes now, make one libvirt call, return. Jobs run in QEMU and nobody waits for them here. What came of a
+call is told by the next observation, never by the call.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+from controller.chain.disk import Disk, DomainDefinition, Layer
+from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
+from controller.chain.journal_codec import encode
+from controller.chain.observation import Observation, RunState
+from controller.chain.outcome import Outcome, fits, outcome
+from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take
+from controller.hypervisor.driver import Driver, Removal
+from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable
+from controller.hypervisor.observe import definition_of, observe
+from controller.hypervisor.snapshot_xml import snapshot_xml
+
+log = logging.getLogger(__name__)
+
+
+class Stale(Exception):
+    """The chain is not what the plan was made for. Nothing was done; observe and plan again."""
+
+
+class Refused(Exception):
+    """The last look before the call found a reason not to make it. Nothing was done."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a step came to, beyond what the next observation shows."""
+
+    left: str = ""
+    """Why an image could not be removed; it stays in the inventory of orphans."""
+
+
+def _new_mark() -> str:
+    return uuid4().hex[:12]
+
+
+class Executor:
+    """Carries out the steps of one pass over one domain; keeps the journal as it writes it."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        observation: Observation,
+        *,
+        cluster: str,
+        identities: Collection[str],
+        mark: Callable[[], str] = _new_mark,
+    ) -> None:
+        self._driver = driver
+        self._observation = observation
+        self._uuid = observation.uuid
+        self._identities = identities
+        self._mark = mark
+        self._journal = replace(observation.journal, cluster=cluster)
+
+    async def run(self, step: Step) -> Result:
+        """Carry out one step.
+
+        Raises :class:`Stale` or :class:`Refused` when nothing was done, :class:`HypervisorError` when the
+        daemon refused or the outcome is unknown.
+        """
+        match step:
+            case Take():
+                await self._take(step)
+            case StartMerge():
+                await self._start(step)
+            case Pivot():
+                await self._pivot(step)
+            case Record():
+                await self._record(step)
+            case Discard():
+                return await self._discard(step)
+        return Result()
+
+    # Steps ---------------------------------------------------------------------------------------------
+
+    async def _take(self, step: Take) -> None:
+        for one in step.disks:
+            self._begin(one.target, one.operation)
+        await self._write_journal()
+        definition = await self._look_again(step.targets)
+        for one in step.disks:
+            disk = _disk(definition, one.target)
+            if disk.active is None or disk.active.key != one.operation.merged[0].key:
+                raise Stale(f"the active layer of {one.target} is not {one.operation.merged[0].source.uri}")
+        overlays = {one.target: one.operation.kept for one in step.disks}
+        await self._driver.create_snapshot(self._uuid, snapshot_xml(definition, overlays))
+
+    async def _start(self, step: StartMerge) -> None:
+        operation = step.operation
+        await self._refuse_if_referred(operation)
+        if operation.kind is OperationKind.PULL:
+            operation = replace(operation, process=self._mark())
+        self._begin(step.target, operation)
+        await self._write_journal()
+        disk = _disk(await self._look_again((step.target,)), step.target)
+        if not fits(operation, disk):
+            raise Stale(f"the chain of {step.target} is not the one that the merge was planned for")
+        expected = [operation.kept, *operation.merged, *((operation.below,) if operation.below else ())]
+        layers = {layer.key: _live(disk, layer) for layer in expected}
+        name = {key: f"{step.target}[{layer.index}]" for key, layer in layers.items()}
+        if operation.kind is OperationKind.PULL:
+            base = name[operation.below.key] if operation.below else None
+            await self._pull(step, base)
+        else:
+            active = operation.kind is OperationKind.ACTIVE_COMMIT
+            top = None if active else name[operation.merged[0].key]
+            await self._commit(step, name[operation.kept.key], top)
+
+    async def _commit(self, step: StartMerge, base: str, top: str | None) -> None:
+        async def call(*, relative: bool) -> None:
+            await self._driver.commit(
+                self._uuid, step.target, base=base, top=top, relative=relative, bandwidth=step.bandwidth
+            )
+
+        if top is None:
+            await call(relative=False)  # no header is rewritten: the layers above the kept one all go
+            return
+        try:
+            await call(relative=True)
+        except CannotKeepRelative:
+            # A header in the range holds an absolute name. libvirt has refused without touching anything.
+            await call(relative=False)
+
+    async def _pull(self, step: StartMerge, base: str | None) -> None:
+        async def call(*, relative: bool) -> None:
+            await self._driver.pull(
+                self._uuid, step.target, base=base, relative=relative, bandwidth=step.bandwidth
+            )
+
+        if base is None:
+            await call(relative=False)
+            return
+        try:
+            await call(relative=True)
+        except CannotKeepRelative:
+            await call(relative=False)
+
+    async def _pivot(self, step: Pivot) -> None:
+        disk = _disk(await self._look_again((step.target,)), step.target)
+        mirror = disk.mirror
+        if mirror is None or not mirror.ready or mirror.source_key != step.operation.kept.key:
+            raise Stale(f"the mirror of {step.target} is not ready, or not ours")
+        await self._driver.pivot(self._uuid, step.target)
+
+    async def _record(self, step: Record) -> None:
+        if step.flush is not None:
+            await self._driver.flush(self._uuid, step.target, step.flush)
+        if step.why is RecordWhy.UNDONE and step.finished is not None:
+            await self._really_undone(step.target, step.finished)
+        self._journal = self._journal.with_disk(step.record)
+        await self._write_journal()
+
+    async def _really_undone(self, target: str, operation: Operation) -> None:
+        """A call of an earlier process may still be under way in libvirtd. Writing the metadata takes the
+        domain's job lock, so it comes back after that call; then the chain is looked at once more."""
+        await self._write_journal()
+        again = await observe(self._driver, self._uuid, (target,), identities=self._identities)
+        facts = again.disks.get(target)
+        if facts is None or outcome(operation, facts) is not Outcome.UNDONE:
+            raise Stale(f"a {operation.kind} of {target} came through after all")
+
+    async def _discard(self, step: Discard) -> Result:
+        source = step.removal.layer.source
+        self._refuse_if_named(source.key)
+        referrers = await self._driver.referrers(source)
+        if referrers:
+            raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")
+        left = ""
+        try:
+            removal = await self._driver.remove_image(source)
+            log.info("image removed", extra={"image": source.uri, "was": removal is Removal.REMOVED})
+        except NotRemovable as error:
+            left = error.message
+        record = self._journal.disk(step.target)
+        removals = [removal for removal in record.removals if removal.layer.key != source.key]
+        if left:
+            removals.append(replace(step.removal, owners=(), left=left))
+        self._journal = self._journal.with_disk(replace(record, removals=tuple(removals)))
+        await self._write_journal()
+        return Result(left=left)
+
+    # The last look -------------------------------------------------------------------------------------
+
+    async def _look_again(self, targets: Collection[str]) -> DomainDefinition:
+        reading = await self._driver.read(self._uuid, targets)
+        if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
+            raise Stale("the domain stopped running")
+        return definition_of(reading)
+
+    async def _refuse_if_referred(self, operation: Operation) -> None:
+        """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""
+        if operation.kind is OperationKind.PULL:
+            return
+        own = {layer.source.path or layer.source.name for layer in (operation.kept, *operation.merged)}
+        own |= {path for disk in self._observation.disks.values() for path in _paths(disk.chain)}
+        others = set(await self._driver.referrers(operation.kept.source)) - own
+        if others:
+            raise Refused(
+                f"{operation.kept.source.uri} is also the backing image of {', '.join(sorted(others)[:3])}, "
+                f"which would change with it; remove that image or copy it off first"
+            )
+
+    def _refuse_if_named(self, key: str) -> None:
+        """No chain of this domain, and nobody else's, may name an image that is about to go."""
+        for facts in self._observation.disks.values():
+            for chain in (facts.live, facts.inactive):
+                named = chain is not None and (
+                    chain.position(key) is not None
+                    or (chain.mirror is not None and chain.mirror.source_key == key)
+                )
+                if named:
+                    raise Refused(f"the image is still in the chain of disk {facts.target}")
+        elsewhere = self._observation.in_use_elsewhere
+        if elsewhere is None:
+            raise Stale("who else uses the image was not read")
+        if key in elsewhere:
+            raise Refused(f"the image is used by {elsewhere[key]}")
+
+    # The journal ---------------------------------------------------------------------------------------
+
+    def _begin(self, target: str, operation: Operation) -> None:
+        record: DiskJournal = self._journal.disk(target)
+        self._journal = self._journal.with_disk(replace(record, operation=operation))
+
+    async def _write_journal(self) -> None:
+        """Write to the live and the persistent definition. The mark of a QEMU process goes to the live one
+        only: it must be gone when the machine is started anew."""
+        live = self._observation.state is not RunState.SHUTOFF
+        config = self._observation.persistent
+        whole, lasting = encode(self._journal), encode(_without_marks(self._journal))
+        if whole == lasting or not (live and config):
+            kept = whole if live else lasting
+            await self._driver.set_metadata(self._uuid, kept, live=live, config=config)
+            return
+        await self._driver.set_metadata(self._uuid, lasting, live=False, config=True)
+        await self._driver.set_metadata(self._uuid, whole, live=True, config=False)
+
+
+def _without_marks(journal: Journal) -> Journal:
+    for disk in journal.disks:
+        if disk.operation is not None and disk.operation.process:
+            journal = journal.with_disk(replace(disk, operation=replace(disk.operation, process="")))
+    return journal
+
+
+def _disk(definition: DomainDefinition, target: str) -> Disk:
+    disk = definition.disk(target)
+    if disk is None:
+        raise Stale(f"disk {target} is gone")
+    return disk
+
+
+def _live(disk: Disk, layer: Layer) -> Layer:
+    """The layer as it is in the chain now, with the index that QEMU gives it now."""
+    position = disk.position(layer.key)
+    if position is None:
+        raise Stale(f"{layer.source.uri} is not in the chain of {disk.target}")
+    found = disk.layers[position]
+    if found.index is None:
+        raise HypervisorError(
+            f"libvirt shows no index for {layer.source.uri} of {disk.target}; it is too old"
+        )
+    return found
+
+
+def _paths(chain: Disk | None) -> set[str]:
+    return {layer.source.path or layer.source.name for layer in chain.layers} if chain else set()

@@ -1,0 +1,125 @@
+"""Observation: what libvirt says of one domain, turned into the planner's facts.
+
+Reads only. Anything that cannot be read or understood raises: unknown is never reported as absent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from controller.chain.disk import DomainDefinition
+from controller.chain.journal import Journal
+from controller.chain.journal_codec import JournalError, decode
+from controller.chain.observation import DiskFacts, Job, Observation, Size
+from controller.chain.parse import parse_domain
+from controller.hypervisor.driver import DomainReading, Driver
+
+_PARSE_HERE = 16
+"""Up to so many documents are parsed on the event loop; more go to a thread."""
+
+
+async def observe(
+    driver: Driver,
+    uuid: str,
+    targets: Collection[str],
+    *,
+    identities: Collection[str],
+    usage: bool = False,
+) -> Observation:
+    """Read one domain.
+
+    ``targets`` are the disks that somebody wants something of; disks that the journal names are added.
+    ``identities`` are the clusters whose journals count as ours. With ``usage`` the images that others use
+    are read too. Raises :class:`HypervisorError` or :class:`ParseError`.
+    """
+    reading = await driver.read(uuid, targets)
+    observation = _facts(reading, identities)
+    recorded = {disk.target for disk in observation.journal.disks}
+    if not recorded <= set(targets):
+        reading = await driver.read(uuid, {*targets, *recorded})
+        observation = _facts(reading, identities)
+    if not usage:
+        return observation
+    documents = await driver.definitions()
+    few = len(documents) <= _PARSE_HERE
+    users = _users(documents, uuid) if few else await asyncio.to_thread(_users, documents, uuid)
+    return replace(observation, in_use_elsewhere=users)
+
+
+def definition_of(reading: DomainReading) -> DomainDefinition:
+    """The definition that counts now: the live one while the domain is active."""
+    xml = reading.live_xml or reading.inactive_xml
+    if xml is None:
+        raise ValueError(f"domain {reading.uuid} has neither a live nor a persistent definition")
+    return parse_domain(xml)
+
+
+def _facts(reading: DomainReading, identities: Collection[str]) -> Observation:
+    live = parse_domain(reading.live_xml) if reading.live_xml is not None else None
+    inactive = parse_domain(reading.inactive_xml) if reading.inactive_xml is not None else None
+    current = live or inactive
+    if current is None:
+        raise ValueError(f"domain {reading.uuid} has neither a live nor a persistent definition")
+    journal, problem, foreign = _journal(current, identities)
+    return Observation(
+        uuid=reading.uuid,
+        name=current.name,
+        state=reading.state,
+        persistent=reading.persistent,
+        disks={disk.target: _disk(disk.target, live, inactive, reading) for disk in current.disks},
+        journal=journal,
+        journal_problem=problem,
+        foreign_owner=foreign,
+        domain_job=reading.job_active,
+        paused_by_io_error=reading.paused_by_io_error,
+    )
+
+
+def _journal(definition: DomainDefinition, identities: Collection[str]) -> tuple[Journal, str, str]:
+    """The journal, what is wrong with it, and whose it is when it is not ours."""
+    try:
+        journal = decode(definition.journal_xml)
+    except JournalError as error:
+        return Journal(), str(error), ""
+    if journal.cluster and journal.cluster not in identities:
+        return (journal, "", journal.cluster) if journal.claims else (Journal(), "", "")
+    return journal, "", ""
+
+
+def _disk(
+    target: str, live: DomainDefinition | None, inactive: DomainDefinition | None, reading: DomainReading
+) -> DiskFacts:
+    running = live.disk(target) if live else None
+    job = reading.jobs.get(target)
+    by_index = {stats.index: stats for stats in reading.stats if stats.target == target}
+    sizes = {}
+    for layer in running.layers if running else ():
+        stats = by_index.get(layer.index)
+        if stats is not None:
+            sizes[layer.key] = Size(stats.allocation, stats.capacity, stats.physical)
+    return DiskFacts(
+        target=target,
+        live=running,
+        inactive=inactive.disk(target) if inactive else None,
+        job=Job(job.kind, job.current, job.end) if job else None,
+        sizes=sizes,
+    )
+
+
+def _users(documents: Iterable[str], uuid: str) -> dict[str, str]:
+    """Who names an image besides one disk of the domain ``uuid``: identity to a phrase for people."""
+    users: dict[str, str] = {}
+    for document in documents:
+        definition = parse_domain(document)
+        if definition.uuid == uuid:
+            counted = Counter(key for disk in definition.disks for key in set(disk.keys))
+            shared = {key for key, count in counted.items() if count > 1}
+            users |= dict.fromkeys(shared, f"another disk of {definition.name}")
+            continue
+        for disk in definition.disks:
+            keys = {*disk.keys, *((disk.mirror.source_key,) if disk.mirror else ())}
+            users |= dict.fromkeys(keys, f"disk {disk.target} of {definition.name}")
+    return users
