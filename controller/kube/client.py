@@ -61,12 +61,17 @@ class ApiClient:
             if not token:
                 return items
 
-    async def apply_status(self, kind: Kind, namespace: str | None, name: str, uid: str, status: Raw) -> Raw:
-        """See :meth:`KubeClient.apply_status`."""
-        metadata = {"name": name, "uid": uid} | ({"namespace": namespace} if namespace else {})
-        body = {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, "status": status}
+    async def apply_status(self, kind: Kind, current: Raw, status: Raw) -> Raw:
+        """See :meth:`KubeClient.apply_status`.
 
+        The API server ignores ``metadata.uid`` in an apply to /status of a custom resource (seen with 1.36: a
+        wrong one is answered 200), but not ``metadata.resourceVersion``, which no two objects ever share. So
+        that is the guard, and the UID is compared when it turns out old.
+        """
+        namespace, name = name_of(current)
+        body: Raw = {"apiVersion": kind.api_version, "kind": kind.name, "status": status}
         for _ in range(ATTEMPTS):
+            body["metadata"] = {"name": name, "resourceVersion": current["metadata"]["resourceVersion"]}
             answer = await self._write(
                 kind,
                 "status",
@@ -80,8 +85,7 @@ class ApiClient:
                 raise ObjectGone(f"{kind} {name} is gone")
             if answer.status != 409:
                 return _expect(answer, f"writing the status of {kind} {name}")
-            # The UID is another object's (for good), or someone wrote at the same time (try again).
-            await self._still_there(kind, namespace, name, uid)
+            current = await self._same(kind, current)
         raise Conflict(f"the status of {kind} {name} could not be written: {answer.message}")
 
     async def add_finalizer(self, kind: Kind, current: Raw) -> Raw | None:
@@ -141,7 +145,6 @@ class ApiClient:
     ) -> Raw | None:
         """Patch the finalizers as read; when that reading turns out old, read again and think again."""
         namespace, name = name_of(current)
-        uid = uid_of(current)
         path = kind.path(namespace, name)
         for _ in range(ATTEMPTS):
             operations = patch(current)
@@ -163,10 +166,10 @@ class ApiClient:
             # 422: a test of the patch failed (or the finalizer is refused for good); 409: a concurrent write
             if answer.status not in (409, 422):
                 _expect(answer, f"changing the finalizers of {kind} {name}")
-            fresh = await self.get(kind, namespace, name)
-            if fresh is None or uid_of(fresh) != uid:
+            try:
+                current = await self._same(kind, current)
+            except ObjectGone:
                 return None
-            current = fresh
         raise Conflict(f"the finalizers of {kind} {name} could not be changed: {answer.message}")
 
     async def _write(
@@ -187,12 +190,15 @@ class ApiClient:
             method, path, query=query, body=body, content_type=content_type, retry=retry
         )
 
-    async def _still_there(self, kind: Kind, namespace: str | None, name: str, uid: str) -> None:
-        found = await self.get(kind, namespace, name)
-        if found is None:
+    async def _same(self, kind: Kind, stale: Raw) -> Raw:
+        """The object that ``stale`` is a copy of, read anew. Raises ObjectGone, ObjectReplaced."""
+        namespace, name = name_of(stale)
+        fresh = await self.get(kind, namespace, name)
+        if fresh is None:
             raise ObjectGone(f"{kind} {name} is gone")
-        if uid_of(found) != uid:
+        if uid_of(fresh) != uid_of(stale):
             raise ObjectReplaced(f"{kind} {name} was deleted and made anew; the new one was not touched")
+        return fresh
 
     @staticmethod
     def _object(answer: Answer, what: str) -> Raw:

@@ -159,11 +159,12 @@ class FakeKube:
 
         return await self._request(Call("list", kind, None, ""), matching)
 
-    async def apply_status(self, kind: Kind, namespace: str | None, name: str, uid: str, status: Raw) -> Raw:
+    async def apply_status(self, kind: Kind, current: Raw, status: Raw) -> Raw:
         """See :class:`~controller.kube.port.KubeClient`."""
+        namespace, name = name_of(current)
 
         def apply(raw: Raw) -> None:
-            if uid_of(raw) != uid:
+            if uid_of(raw) != uid_of(current):
                 raise ObjectReplaced(f"{kind} {name} was deleted and made anew; the new one was not touched")
             raw["status"] = clone(status)
 

@@ -31,12 +31,12 @@ class KubeClient(Protocol):
         """Read all objects of a kind, of all namespaces."""
         ...
 
-    async def apply_status(self, kind: Kind, namespace: str | None, name: str, uid: str, status: Raw) -> Raw:
-        """Make ``status`` the object's status as far as this controller owns it, and return the new object.
+    async def apply_status(self, kind: Kind, current: Raw, status: Raw) -> Raw:
+        """Make ``status`` the status of the very object that ``current`` is a (maybe stale) copy of.
 
         Server-side apply with force: fields sent before and not sent now are removed, conditions of other
-        controllers stay. Raises ObjectGone, ObjectReplaced (another UID has the name; it was not touched), or
-        Conflict.
+        controllers stay. Returns the new object. Raises ObjectGone, ObjectReplaced (another UID has the name;
+        it was not touched), or Conflict.
         """
         ...
 
