@@ -1,13 +1,14 @@
 """Which libvirt URIs a Hypervisor may have.
 
-A libvirt URI can run programs (``command=``, ``netcat=``, the transport ext, proxies of libssh) and can turn off the
-check of the server's identity, so this is a list of what is allowed, never of what is forbidden. libvirt's own
-parsing (src/util/viruri.c, src/remote/remote_driver.c) is what must not be fooled: it decodes percent-encoding in
-names, ignores their case, takes ``;`` for ``&``, lets the last of two equal parameters win and passes unknown ones on
-to the daemon. Each of these is refused, so that an accepted URI reads the same for us and for libvirt.
+A libvirt URI can run programs (``command=``, ``netcat=``, the transport ext, proxies of libssh) and can turn
+off the check of the server's identity, so this is a list of what is allowed, never of what is forbidden.
+libvirt's own parsing (src/util/viruri.c, src/remote/remote_driver.c) is what must not be fooled: it decodes
+percent-encoding in names, ignores their case, takes ``;`` for ``&``, lets one of two equal parameters win and
+passes unknown ones on to the daemon. Each of these is refused, so that an accepted URI reads the same for us
+and for libvirt.
 
-The same tables make the CEL rules of the CRD and :func:`parse_uri`, which is asked again before each connection:
-a CRD may be older than the controller.
+The same tables make the CEL rules of the CRD and :func:`parse_uri`, which is asked again before each
+connection: a CRD may be older than the controller.
 """
 
 import json
@@ -64,8 +65,9 @@ HINTS = (
     ),
     (
         r".*[?&;](command|netcat|proxy|name|auth|authfile|sshauth|mode)=.*",
-        "the parameters command=, netcat= and proxy= would run a program, and name=, auth=, authfile=, sshauth= and "
-        "mode= change who is spoken to: leave them out; keys are named by keyfile=, known_hosts= and pkipath=",
+        "the parameters command=, netcat= and proxy= would run a program, and name=, auth=, authfile=, "
+        "sshauth= and mode= change who is spoken to: leave them out; keys are named by keyfile=, "
+        "known_hosts= and pkipath=",
     ),
     (
         r".*[?&;](no_verify|no_sanity|tls_priority)=.*|.*[?&;]known_hosts_verify=(ignore|auto).*",

@@ -109,7 +109,7 @@ class Source(SpecModel):
     disk: DiskTarget = Field(description="The target device, as in the domain's XML, such as vda.")
     hypervisor: ObjectName | None = Field(
         default=None,
-        description="The Hypervisor object; only needed where the domain's name is not unique over all hypervisors.",
+        description="The Hypervisor; only needed where the domain's name is not unique over all hypervisors.",
     )
 
     @model_validator(mode="after")
@@ -157,8 +157,8 @@ class VolumeSnapshotSpec(SpecModel):
     source: Source = Field(description="The disk of which a point is wanted. Immutable.")
     adopt: Adopt | None = Field(
         default=None,
-        description="Bind to a boundary that is in the chain already, instead of taking a new point. Immutable. "
-        "Not in this version yet.",
+        description="Bind to a boundary that is in the chain already, instead of taking a new point. "
+        "Immutable. Not in this version yet.",
     )
     volume_snapshot_class_name: ObjectName | None = Field(
         default=None,
@@ -166,18 +166,19 @@ class VolumeSnapshotSpec(SpecModel):
     )
     deletion_policy: DeletionPolicy | None = Field(
         default=None,
-        description="Delete: deleting the object merges the layer away. Retain: the layer stays. Absent: as the class.",
+        description="Delete: deleting the object merges the layer away. Retain: the layer stays. "
+        "Absent: as the class.",
     )
     quiesce: Quiesce | None = Field(
         default=None,
-        description="Whether the guest's file systems are frozen through the guest agent. Absent: as the class. "
-        "In this version Preferred takes a crash-consistent point and says so in status.consistencyMessage, and "
-        "Required is refused.",
+        description="Whether the guest's file systems are frozen through the guest agent. Absent: as the "
+        "class. In this version Preferred takes a crash-consistent point and says so in "
+        "status.consistencyMessage, and Required is refused.",
     )
     overlay: Overlay | None = Field(
         default=None,
-        description="Where the new layer goes: at most one of directory, pool and source. Absent: as the class, or "
-        "beside the active layer, on the same server. Immutable once taken.",
+        description="Where the new layer goes: at most one of directory, pool and source. Absent: as the "
+        "class, or beside the active layer, on the same server. Immutable once taken.",
     )
     suspend: bool = Field(
         default=False, description="true: the controller leaves this object and its layer alone."

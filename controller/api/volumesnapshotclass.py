@@ -84,37 +84,38 @@ class VolumeSnapshotClassSpec(SpecModel):
     )
     quiesce: Quiesce = Field(
         default=Quiesce.PREFERRED,
-        description="Whether the guest's file systems are frozen through the guest agent. In this version Preferred "
-        "takes a crash-consistent point and says so in status.consistencyMessage, and Required is refused.",
+        description="Whether the guest's file systems are frozen through the guest agent. In this version "
+        "Preferred takes a crash-consistent point and says so in status.consistencyMessage, and "
+        "Required is refused.",
     )
     quiesce_timeout_seconds: int = Field(default=10, ge=1, le=300, description="How long a freeze may take.")
     offline: Offline = Field(
         default=Offline.START_PAUSED,
-        description="A shut-off machine with network disks. StartPaused: it is started paused for the point. Wait: the "
-        "point waits until it runs. In this version StartPaused waits as well.",
+        description="A shut-off machine with network disks. StartPaused: it is started paused for the point. "
+        "Wait: the point waits until it runs. In this version StartPaused waits as well.",
     )
     merge: Merge = Field(default=Merge(), description="How layers are merged away.")
     max_layers: int = Field(
         default=64,
         ge=2,
         le=200,
-        description="Images in a chain, base and active layer included: a new point beyond waits. libvirt itself "
-        "stops at 200.",
+        description="Images in a chain, base and active layer included: a new point beyond waits. libvirt "
+        "itself stops at 200.",
     )
     min_free_bytes: Bytes = Field(
         default=1073741824,
-        description="Free bytes that must remain on the storage that the overlay or the commit grows, where that can "
-        "be known (not of an NBD export or a LUN).",
+        description="Free bytes that must remain on the storage that the overlay or the commit grows, where "
+        "that can be known (not of an NBD export or a LUN).",
     )
     overlay: ClassOverlay | None = Field(
         default=None,
-        description="Where new layers go unless the VolumeSnapshot says: at most one of directory and pool. Needed for "
-        "disks that have no place beside their image (NBD, iSCSI, block devices).",
+        description="Where new layers go unless the VolumeSnapshot says: at most one of directory and pool. "
+        "Needed for disks that have no place beside their image (NBD, iSCSI, block devices).",
     )
     protected_images: tuple[ImagePattern, ...] = Field(
         default=(),
         max_length=64,
-        description="Images that are never written to, whatever is asked: patterns in which only * is special.",
+        description="Images never written to, whatever is asked: patterns in which only * is special.",
     )
 
     @model_validator(mode="after")

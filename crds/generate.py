@@ -1,0 +1,39 @@
+"""Write the CustomResourceDefinitions beside this file: run ``python -m crds.generate`` at the top."""
+
+from pathlib import Path
+
+import yaml
+
+from controller.api.crd import KINDS, Kind, definition
+
+HEADER = "# Made by python -m crds.generate from the models in controller/api. Change those.\n"
+DIRECTORY = Path(__file__).parent
+
+
+class _Dumper(yaml.SafeDumper):
+    """Block style without anchors, with lists indented as people write them."""
+
+    def ignore_aliases(self, data: object) -> bool:
+        """Write a value that is used twice twice."""
+        return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        """Indent the items of a list below its key."""
+        super().increase_indent(flow, False)
+
+
+def text(kind: Kind) -> str:
+    """The file of one kind."""
+    return HEADER + yaml.dump(
+        definition(kind), Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True
+    )
+
+
+def main() -> None:
+    """Write all files."""
+    for kind in KINDS:
+        (DIRECTORY / kind.file_name).write_text(text(kind), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
