@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -11,7 +12,10 @@ from lab.control.plane import ControlPlane
 from lab.errors import LabError
 from lab.hosts.host import NOTE as HOST_NOTE
 from lab.hosts.host import Host
+from lab.reader import Reader
 from lab.session import Session
+from lab.storage.gluster import GlusterServer
+from lab.storage.nbd import NbdServers
 
 
 def default_directory() -> Path:
@@ -79,6 +83,21 @@ class Lab:
     def hosts(self) -> list[Host]:
         """The hypervisors made so far."""
         return list(self._hosts.values())
+
+    @cached_property
+    def nbd(self) -> NbdServers:
+        """NBD exports."""
+        return NbdServers(self._session)
+
+    @cached_property
+    def gluster(self) -> GlusterServer:
+        """The gluster server, started at the first use (3 s)."""
+        return GlusterServer.attach(self._session) or GlusterServer.create(self._session)
+
+    @cached_property
+    def reader(self) -> Reader:
+        """Captures points of disks and compares them later."""
+        return Reader(self.directory / "captures")
 
     def close(self) -> None:
         """End everything this lab started and remove its directory."""

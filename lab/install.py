@@ -1,0 +1,89 @@
+"""Install what the lab needs from Debian's packages. Standard library only: it runs before there is a virtualenv.
+
+`python3 lab/install.py` (or `python -m lab.install`) says what is missing and installs it with apt-get, through sudo
+when the caller is not root. What is there is left alone; with nothing missing it needs no root and no network.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+# Command that proves a package's presence -> package. Looking at files works without dpkg's lock, and for self-built
+# programs as well.
+COMMANDS = {
+    "libvirtd": "libvirt-daemon",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-img": "qemu-utils",
+    "qemu-nbd": "qemu-utils",
+    "glusterd": "glusterfs-server",
+    "gluster": "glusterfs-cli",
+    "as": "binutils",
+    "openssl": "openssl",
+    "gcc": "gcc",
+    "pkg-config": "pkg-config",
+    "git": "git",
+}
+# The same for things that are no commands: a file of the package, with its directory's pattern.
+FILES = {
+    "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so": "libvirt-daemon-driver-qemu",
+    "usr/lib/*/libvirt/storage-backend/libvirt_storage_backend_gluster.so": "libvirt-daemon-driver-storage-gluster",
+    "usr/lib/*/libvirt/storage-file/libvirt_storage_file_gluster.so": "libvirt-daemon-driver-storage-gluster",
+    "usr/lib/*/qemu/block-gluster.so": "qemu-block-extra",
+    "usr/include/libvirt/libvirt.h": "libvirt-dev",
+    "usr/lib/*/libc.so": "libc6-dev",
+}
+_SEARCH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
+# libvirtd looks this user up before it reads its configuration; the package that makes it brings systemd units along.
+_ACCOUNT = "libvirt-qemu"
+
+
+def missing_packages() -> list[str]:
+    """Debian packages that are needed and not there."""
+    commands = {package for name, package in COMMANDS.items() if shutil.which(name, path=_SEARCH) is None}
+    files = {package for pattern, package in FILES.items() if next(Path("/").glob(pattern), None) is None}
+    return sorted(commands | files)
+
+
+def _account_is_missing() -> bool:
+    accounts = Path("/etc/passwd").read_text(encoding="utf-8").splitlines()
+    return not any(line.startswith(f"{_ACCOUNT}:") for line in accounts)
+
+
+def _as_root(*command: str) -> None:
+    """Run a command as root, saying so. Raises SystemExit with a sentence if it fails."""
+    words = list(command)
+    if os.geteuid() != 0:
+        if shutil.which("sudo") is None:
+            raise SystemExit(f"lab: needs root and there is no sudo: run as root: {' '.join(words)}")
+        words = ["sudo", *words]
+    print(f"lab: {' '.join(words)}", file=sys.stderr, flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    if subprocess.run(words, check=False, env=environment, stdout=sys.stderr).returncode != 0:
+        raise SystemExit(f"lab: failed: {' '.join(words)}")
+
+
+def install() -> None:
+    """Bring everything; nothing is done and nothing said when it is there."""
+    packages = missing_packages()
+    if packages:
+        if shutil.which("apt-get") is None:
+            raise SystemExit(f"lab: this is not Debian; install what it packages as: {' '.join(packages)}")
+        print(f"lab: not installed yet: {' '.join(packages)}", file=sys.stderr, flush=True)
+        _as_root("apt-get", "update", "-q")
+        # A policy that forbids service starts would need a file in /usr/sbin; the packages named start none that
+        # the lab minds, and without systemd none at all.
+        _as_root("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
+        still = missing_packages()
+        if still:
+            raise SystemExit(f"lab: apt-get installed them and yet these are missing: {' '.join(still)}")
+    if _account_is_missing():
+        _as_root("groupadd", "--system", "--force", _ACCOUNT)
+        _as_root("useradd", "--system", "--gid", _ACCOUNT, "--shell", "/usr/sbin/nologin", _ACCOUNT)
+
+
+if __name__ == "__main__":
+    install()
