@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -34,12 +34,11 @@ from controller.hypervisor.driver import (
 )
 from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent, Subscription
+from controller.hypervisor.host import Connector
 from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
-Connector = Callable[[EventSink], Awaitable[Driver]]
-"""Opens one connection whose events go to the sink. Raises Unreachable with a message for people."""
 
 _PREFIX = "varve"
 _LOST_FOR_GOOD = 600.0
@@ -104,19 +103,28 @@ class LibvirtDriver:
             await self._threads.run(
                 self._open,
                 key=CONNECTION,
-                what="the attempt to connect",
+                what="opening the connection",
                 deadline=timing.connect,
                 retry_after=_LOST_FOR_GOOD,
             )
-        except BaseException:
+        except BaseException as error:
             self._end()
+            hanging = unanswered.calls(CONNECTION)
+            if isinstance(error, Unreachable) and hanging:
+                since = f"{hanging[0].began:%Y-%m-%d %H:%M:%S} UTC"
+                raise Unreachable(f"the daemon does not answer (no reply since {since})") from None
             raise
         return self
 
     # Reading ------------------------------------------------------------------------------------------
 
     async def facts(self) -> Facts:
-        return await self._ask("the question for its capabilities", lambda: probe.probe(self._connection))
+        # A daemon that has just started answers when it has probed its QEMU: 8 s the first time (measured).
+        return await self._ask(
+            "the question for its capabilities",
+            lambda: probe.probe(self._connection),
+            deadline=self._timing.sweep,
+        )
 
     async def domains(self) -> tuple[DomainRef, ...]:
         return await self._ask("the list of domains", lambda: reading.list_domains(self._connection))

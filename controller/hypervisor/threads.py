@@ -47,15 +47,13 @@ class Call:
     what: str
     function: Callable[[], Any]
     future: asyncio.Future[Any]
-    discard: Callable[[Any], object] | None
     state: _State = _State.WAITING
     began: datetime = field(default_factory=lambda: datetime.now(UTC))
     taken: float = field(default_factory=time.monotonic)
 
     def describe(self) -> str:
-        """For people: what has not answered, and since when."""
-        seconds = time.monotonic() - self.taken
-        return f"{self.what} has not answered since {self.began:%H:%M:%S} UTC ({seconds:.0f} s)"
+        """For people: what has not answered, and since when. The same words each time: they are compared."""
+        return f"{self.what} has not answered since {self.began:%Y-%m-%d %H:%M:%S} UTC"
 
 
 class Unanswered:
@@ -99,8 +97,8 @@ class CallThreads:
     """A few daemon threads for the calls of one connection.
 
     ``size`` is below libvirtd's default limit of 5 requests per client (``max_client_requests``): a client at
-    the limit is not read from any more, keepalive included, and would be cut off. The last thread is kept
-    for calls about the connection, so that hung domains do not make the whole hypervisor look dead.
+    the limit is not read from any more, keepalive included, and would be cut off. One thread is kept for
+    calls about the connection, so that slow or hung domains do not make the whole hypervisor look dead.
     """
 
     def __init__(self, name: str, unanswered: Unanswered, *, size: int = 4) -> None:
@@ -111,6 +109,7 @@ class CallThreads:
         self._waiting: deque[Call] = deque()
         self._threads = 0
         self._idle = 0
+        self._busy = 0
         self._given_up = 0
         self._closed = False
         self._last: Callable[[], object] | None = None
@@ -123,18 +122,17 @@ class CallThreads:
         what: str,
         deadline: float,
         changing: bool = False,
-        discard: Callable[[T], object] | None = None,
         retry_after: float | None = None,
     ) -> T:
         """Run ``function`` on a thread and return what it returns or raise what it raises.
 
         ``what`` names the call for people. After ``deadline`` seconds, or when the caller is cancelled, the
-        call is given up: it goes on, its result goes to ``discard`` (on the thread), and until it returns
-        :class:`Unanswered` refuses its ``key``. Raises OutcomeUnknown when a ``changing`` call is given up,
+        call is given up: it goes on, its result is dropped, and until it returns :class:`Unanswered` refuses
+        its ``key``. Raises OutcomeUnknown when a ``changing`` call is given up,
         Busy or Unreachable when a reading one is or when nothing was sent.
         """
         self._refuse(key, what, retry_after)
-        call = Call(key, what, function, asyncio.get_running_loop().create_future(), discard)
+        call = Call(key, what, function, asyncio.get_running_loop().create_future())
         # An answer that comes while its caller is being cancelled has no reader: mark it as seen.
         call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._submit(call)
@@ -203,7 +201,7 @@ class CallThreads:
                 with contextlib.suppress(ValueError):  # closed meanwhile
                     self._waiting.remove(call)
             elif before is _State.RUNNING:
-                self._given_up += 1
+                self._given_up += call.key != CONNECTION
                 self._unanswered.add(call)
                 call.state = _State.GIVEN_UP
             return before
@@ -231,14 +229,20 @@ class CallThreads:
     def _next(self) -> Call | None:
         with self._wake:
             self._idle += 1
-            while not self._waiting and not self._closed:
+            while (call := self._sendable()) is None and not self._closed:
                 self._wake.wait()
             self._idle -= 1
-            if not self._waiting:
+            if call is None:
                 return None
-            call = self._waiting.popleft()
+            self._waiting.remove(call)
+            self._busy += call.key != CONNECTION
             call.state, call.began, call.taken = _State.RUNNING, datetime.now(UTC), time.monotonic()
             return call
+
+    def _sendable(self) -> Call | None:
+        """The first waiting call that may go now, leaving one thread to calls about the connection."""
+        full = self._busy >= self._size - 1
+        return next((call for call in self._waiting if call.key == CONNECTION or not full), None)
 
     def _perform(self, call: Call) -> None:
         result, error = None, None
@@ -249,13 +253,12 @@ class CallThreads:
         with self._wake:
             given_up = call.state is _State.GIVEN_UP
             call.state = _State.FINISHED
-            if given_up:
-                self._given_up -= 1
+            self._busy -= call.key != CONNECTION
+            self._given_up -= given_up and call.key != CONNECTION
+            self._wake.notify()  # one that had to wait because of this one may go
         if not given_up:
             _deliver(call, result, error)
             return
-        if error is None and call.discard is not None:
-            call.discard(result)
         self._unanswered.remove(call)
 
 
