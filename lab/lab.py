@@ -10,12 +10,16 @@ from types import TracebackType
 
 from lab.control.plane import ControlPlane
 from lab.errors import LabError
-from lab.hosts.host import NOTE as HOST_NOTE
 from lab.hosts.host import Host
+from lab.machines.disk import MEBIBYTE, Disk
 from lab.reader import Reader
+from lab.root import require_root
 from lab.session import Session
 from lab.storage.gluster import GlusterServer
 from lab.storage.nbd import NbdServers
+
+DISK_KINDS = ("file", "gluster", "nbd")
+_QCOW2_TABLES = 4 * MEBIBYTE
 
 
 def default_directory() -> Path:
@@ -31,24 +35,22 @@ class Lab:
     """
 
     def __init__(self, directory: Path | None = None, *, detached: bool = False) -> None:
-        if os.geteuid() != 0:
-            raise LabError("the lab needs root (namespaces, libvirtd): run the same with `sudo -E`")
+        require_root()
         if directory is None:
             directory = Path(tempfile.mkdtemp(prefix="varve-lab-"))
-        self._session = Session.start(directory, detached=detached)
-        self._plane: ControlPlane | None = None
-        self._hosts: dict[str, Host] = {}
+        self._adopt(Session.start(directory, detached=detached))
 
     @classmethod
     def attach(cls, directory: Path) -> Lab:
         """The lab that runs in `directory`; closing it ends it for all. Raises LabError if none runs."""
         lab = cls.__new__(cls)
-        lab._session = Session.attach(directory)
-        lab._plane = ControlPlane.attach(lab._session)
-        notes = lab._session.state().notes
-        names = [key.removeprefix(HOST_NOTE) for key in notes if key.startswith(HOST_NOTE)]
-        lab._hosts = {name: Host(lab._session, name) for name in names}
+        lab._adopt(Session.attach(directory))
         return lab
+
+    def _adopt(self, session: Session) -> None:
+        self._session = session
+        self._plane = ControlPlane.attach(session)
+        self._hosts = {host.name: host for host in Host.attach_all(session)}
 
     def __enter__(self) -> Lab:
         return self
@@ -93,6 +95,19 @@ class Lab:
     def gluster(self) -> GlusterServer:
         """The gluster server, started at the first use (3 s)."""
         return GlusterServer.attach(self._session) or GlusterServer.create(self._session)
+
+    def disk(self, kind: str, name: str, *, size: int = 16 * MEBIBYTE, image_format: str = "qcow2") -> Disk:
+        """A fresh disk of `size` bytes of one of DISK_KINDS, its image or export called after `name`."""
+        match kind:
+            case "file":
+                return Disk.file(size=size, image_format=image_format)
+            case "gluster":
+                image = f"{name}.{'img' if image_format == 'raw' else image_format}"
+                return Disk.gluster(self.gluster.volume(), image, size=size, image_format=image_format)
+            case "nbd":
+                room = size if image_format == "raw" else size + _QCOW2_TABLES
+                return Disk.nbd(self.nbd.export(name, room), size=size, image_format=image_format)
+        raise LabError(f"unknown kind of disk {kind!r}; there are {', '.join(DISK_KINDS)}")
 
     @cached_property
     def reader(self) -> Reader:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,6 +64,7 @@ class Reader:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._live = threading.Lock()  # a QEMU has one NBD server
 
     def capture(
         self, machine: Machine, disk: str, layer: Layer | ImageSource | None = None, *, live: bool = True
@@ -75,7 +77,7 @@ class Reader:
         self._directory.mkdir(parents=True, exist_ok=True)
         path = self._directory / f"{machine.name}-{disk}-{uuid.uuid4().hex[:12]}.raw"
         if live:
-            with _exported(machine, found) as uri:
+            with self._live, _exported(machine, found) as uri:
                 _convert("raw", uri, path)
         else:
             _convert(found.image_format, found.source.uri, path)
@@ -118,7 +120,9 @@ def _find(machine: Machine, disk: str, layer: Layer | ImageSource | None) -> Lay
     for found in chain:
         if found.source == source:
             return found
-    raise LabError(f"{source.uri} is not in the chain of {machine.name} {disk}: {[one.source.uri for one in chain]}")
+    raise LabError(
+        f"{source.uri} is not in the chain of {machine.name} {disk}: {[one.source.uri for one in chain]}"
+    )
 
 
 def _convert(image_format: str, uri: str, path: Path) -> None:

@@ -21,6 +21,7 @@ from lab.deadline import wait_until
 from lab.errors import LabError
 from lab.ports import free_port
 from lab.process import ProcessRecord
+from lab.root import hand_over
 from lab.session import Session
 
 NOTE = "control-plane"
@@ -69,7 +70,7 @@ class ControlPlane:
         }
         plane = cls(session, description)
         plane.kubeconfig.touch(0o600)
-        plane.write_kubeconfig(plane.kubeconfig, token)
+        hand_over(plane.write_kubeconfig(plane.kubeconfig, token))
         session.note(NOTE, description)
         plane.start_etcd()
         plane.start_apiserver()

@@ -49,6 +49,12 @@ class Host:
         session.note(NOTE + name, {"uri": host.uri})
         return host
 
+    @classmethod
+    def attach_all(cls, session: Session) -> list[Host]:
+        """The hosts that a lab has."""
+        keys = [key for key in session.state().notes if key.startswith(NOTE)]
+        return [cls(session, key.removeprefix(NOTE)) for key in keys]
+
     # -- libvirtd
 
     @property

@@ -92,8 +92,16 @@ class GlusterServer(ServerProcess):
 
     def __init__(self, session: Session, address: str) -> None:
         self.directory = session.directory / "storage" / "gluster"
-        glusterd = ["glusterd", "--no-daemon", "--log-level=WARNING", f"--volfile={self.directory}/glusterd.vol"]
-        glusterd += [f"--pid-file={self.directory}/glusterd.pid", f"--log-file={self.directory}/log/glusterd.log"]
+        glusterd = [
+            "glusterd",
+            "--no-daemon",
+            "--log-level=WARNING",
+            f"--volfile={self.directory}/glusterd.vol",
+        ]
+        glusterd += [
+            f"--pid-file={self.directory}/glusterd.pid",
+            f"--log-file={self.directory}/log/glusterd.log",
+        ]
         binds = [(self.directory / "run", "/run/gluster"), (self.directory / "log", "/var/log/glusterfs")]
         super().__init__(
             session,
@@ -155,7 +163,9 @@ class GlusterServer(ServerProcess):
         argv += [f"--log-file={self.directory}/log/cli.log", *words]
 
         def accepted() -> bool:
-            answer = subprocess.run(argv, check=False, capture_output=True, text=True, timeout=_COMMAND_SECONDS)
+            answer = subprocess.run(
+                argv, check=False, capture_output=True, text=True, timeout=_COMMAND_SECONDS
+            )
             said.append((answer.stdout + answer.stderr).strip())
             return answer.returncode == 0
 

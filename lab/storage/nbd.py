@@ -22,7 +22,13 @@ class NbdExport(ServerProcess):
     """One export: `source` names it for libvirt and qemu-img, `path` is the raw file behind it."""
 
     def __init__(self, session: Session, name: str, *, port: int, path: Path) -> None:
-        command = ["qemu-nbd", "--format=raw", f"--bind={_ADDRESS}", f"--port={port}", f"--export-name={name}"]
+        command = [
+            "qemu-nbd",
+            "--format=raw",
+            f"--bind={_ADDRESS}",
+            f"--port={port}",
+            f"--export-name={name}",
+        ]
         command += [f"--shared={_CLIENTS}", "--persistent", str(path)]
         log = path.with_suffix(".log")
         super().__init__(session, f"nbd-{name}", command, log=log, address=_ADDRESS, port=port)
