@@ -60,13 +60,6 @@ class Kind:
 _READY = '.status.conditions[?(@.type=="Ready")]'
 _SUMMARY = (Column("Ready", f"{_READY}.status"), Column("Reason", f"{_READY}.reason"))
 
-_DOMAIN = ".['status','spec']['resolved','source']['domainName','domain','domainUUID']"
-"""The first of: the name that was resolved, the name that was asked for, the UUID that was asked for.
-
-The first match is printed, and a union yields its matches key by key. A domain that was not found has no
-resolved name, and is just the one whose name people look for in the table.
-"""
-
 KINDS = (
     Kind(
         VolumeSnapshot,
@@ -75,7 +68,7 @@ KINDS = (
         short_names=("vvs",),
         columns=(
             *_SUMMARY,
-            Column("Domain", _DOMAIN),
+            Column("Domain", ".status.resolved.domainName"),
             Column("Disk", ".spec.source.disk"),
             Column("Size", ".status.restoreSize"),
             Column("Created", ".status.creationTime", "date"),

@@ -103,7 +103,8 @@ HostName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[A-Za-z
 """A host's name or address, IPv6 without brackets."""
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Bytes = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Bytes = Annotated[int, Field(ge=0, le=2**62)]
+"""A size in bytes. The API server reads bounds as floats, so this one is exact as a float."""
 
 ImageURI = Annotated[str, Field(max_length=4096)]
 """An image named in full: a path, or protocol://server/name for a network image."""

@@ -68,7 +68,11 @@ class VolumeSnapshotClassSpec(SpecModel):
     model_config = ConfigDict(
         json_schema_extra={
             RULES: [
-                rule("self.quiesce != 'Required'", QUIESCE_REQUIRED_MESSAGE, field_path=".quiesce"),
+                rule(
+                    "!has(self.quiesce) || self.quiesce != 'Required'",
+                    QUIESCE_REQUIRED_MESSAGE,
+                    field_path=".quiesce",
+                ),
                 rule(
                     "!has(self.overlay) || !has(self.overlay.directory) || !has(self.overlay.pool)",
                     ONE_PLACE_MESSAGE,
