@@ -92,6 +92,7 @@ class Lease:
         self._sleep = sleep
         self._seen: Raw | None = None  # the spec as last seen, and when it was first seen so
         self._seen_at = 0.0
+        self._problem: str | None = None
         self._held: Raw | None = None  # the object as this process last wrote it
 
     @property
@@ -163,6 +164,7 @@ class Lease:
                 return False
             self._held = await self._store.replace(LEASE, self._body(found), retry=False)
         self._see(self._held["spec"])
+        self._problem = None
         return True
 
     def _see(self, spec: Raw) -> None:

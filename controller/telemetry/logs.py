@@ -1,23 +1,28 @@
 """Structured logs: a message that is always the same words, and what differs as key and value.
 
-Values come from ``extra=`` of a call and from :func:`log_context` around it, which a pass sets once. Text is
-one readable line each (logfmt); JSON is one object each. Secrets do not belong in a log: nothing here
-removes them, except passwords in URIs, which other people's error messages quote.
+Values come from ``extra=`` of a call (where ``logging`` refuses ``name``, ``module`` and ``message``) and
+from :func:`log_context` around it, which a pass sets once. Text is one readable line each (logfmt); JSON is
+one object each. Secrets do not belong in a log: nothing here removes them, except passwords in URIs, which
+other people's error messages quote.
 """
 
 import json
 import logging
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from time import monotonic
+from types import MappingProxyType
 from typing import Any, Literal, TextIO
 
 Format = Literal["text", "json"]
 
-_CONTEXT: ContextVar[Mapping[str, Any]] = ContextVar("log_context", default={})
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+_CONTEXT: ContextVar[Mapping[str, Any]] = ContextVar("log_context", default=_NOTHING)
 
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -33,7 +38,7 @@ _QUIET = ("kopf", "asyncio", "aiohttp", "kubernetes", "client")
 
 @contextmanager
 def log_context(**values: Any) -> Iterator[None]:
-    """Add ``values`` to every record that is logged in this block and the tasks it starts; None is left out."""
+    """Add ``values`` to every record logged in this block and in tasks it starts; None is left out."""
     kept = {key: value for key, value in values.items() if value is not None}
     token = _CONTEXT.set({**_CONTEXT.get(), **kept})
     try:
@@ -43,12 +48,14 @@ def log_context(**values: Any) -> Iterator[None]:
 
 
 def setup_logging(format_: Format, level: str, stream: TextIO | None = None) -> None:
-    """Send all records of the process to ``stream`` (default: standard error), replacing what was set up before.
+    """Send all records of the process to ``stream`` (default: standard error), as the only handler.
 
     ``level`` is debug, info, warning or error. Raises ValueError for another one.
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if format_ == "json" else TextFormatter())
+    if level != "debug":
+        handler.addFilter(Throttle())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
@@ -56,15 +63,33 @@ def setup_logging(format_: Format, level: str, stream: TextIO | None = None) -> 
         logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else logging.WARNING)
 
 
+class Throttle(logging.Filter):
+    """Lets the same words of a library pass once in a minute: what is retried each second fills no disk."""
+
+    def __init__(self, seconds: float = 60.0, clock: Callable[[], float] = monotonic) -> None:
+        """``seconds`` is how long a repetition is held back."""
+        super().__init__()
+        self._seconds = seconds
+        self._clock = clock
+        self._passed: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to log the record."""
+        if record.name.partition(".")[0] not in _QUIET:
+            return True
+        words, now = record.getMessage(), self._clock()
+        self._passed = {said: at for said, at in self._passed.items() if now - at < self._seconds}
+        return self._passed.setdefault(words, now) == now
+
+
 class TextFormatter(logging.Formatter):
     """``2026-11-22T16:00:00.123Z info  controller.operator  message  key=value``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, more only for a traceback."""
+        message = _clean(record.getMessage()).replace("\n", "\\n")  # nobody else's words start a line
         fields = " ".join(f"{key}={_logfmt(value)}" for key, value in _fields(record).items())
-        line = (
-            f"{_time(record)} {_level(record):5} {_clean(record.getMessage())}  logger={record.name} {fields}"
-        )
+        line = f"{_time(record)} {_level(record):5} {message}  logger={record.name} {fields}"
         trace = _trace(self, record)
         return f"{line.rstrip()}\n{trace}" if trace else line.rstrip()
 
