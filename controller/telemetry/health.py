@@ -29,7 +29,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> "Address | None":
-        """Read ``:8080``, ``127.0.0.1:0`` (any free port), ``[::1]:80``, or ``0`` (off). Raises BadAddress."""
+        """Read ``:8080``, ``127.0.0.1:0`` (any free port), ``[::1]:80`` or ``0`` (off). Raises BadAddress."""
         if text == "0":
             return None
         host, colon, port = text.rpartition(":")
