@@ -31,7 +31,9 @@ def start_commit(
 ) -> Job:
     """virDomainBlockCommit. Raises NotFound for a layer that is not in the chain or not below ``top``, Busy
     for a second job, CannotKeepRelative, OperationFailed when QEMU refuses."""
-    disk = _idle(machine, target)
+    if machine.process is None:
+        raise NotFound(f"could not find {base} in chain for '{target}'", code=8)  # looked up first (measured)
+    disk = idle(machine, target)
     upper = 0 if top is None else _position(disk, top)
     lower = _position(disk, base)
     if lower <= upper:
@@ -58,7 +60,7 @@ def start_pull(
     machine: Machine, storage: Storage, target: str, *, base: str | None, relative: bool, bandwidth: int
 ) -> Job:
     """virDomainBlockRebase. Raises as :func:`start_commit`."""
-    disk = _idle(machine, target)
+    disk = idle(machine, target)
     if base is None and relative:
         raise OperationFailed(
             "flag VIR_DOMAIN_BLOCK_REBASE_RELATIVE is valid only with non-null base", code=8
@@ -73,7 +75,7 @@ def start_pull(
 
 
 def require_mirror_ready(disk: LiveDisk) -> Job:
-    """The job to pivot. Raises OperationFailed without a job, NotReady for one that is not at that point."""
+    """The job to pivot. Raises NotFound without a job, NotReady for one that is not at that point."""
     job = require_job(disk)
     if not isinstance(job, ActiveCommit | Copy) or not job.ready:
         raise NotReady(f"block job on disk '{disk.target}' not ready for pivot yet", code=83)
@@ -81,9 +83,9 @@ def require_mirror_ready(disk: LiveDisk) -> Job:
 
 
 def require_job(disk: LiveDisk) -> Job:
-    """The running job. Raises OperationFailed as libvirt does when there is none."""
+    """The running job. Raises NotFound when there is none."""
     if disk.job is None:
-        raise OperationFailed(f"disk {disk.target} does not have an active block job", code=8)
+        raise NotFound(f"disk {disk.target} does not have an active block job", code=8)
     return disk.job
 
 
@@ -117,13 +119,23 @@ def _bottom(job: Job) -> str | None:
     return None
 
 
-def _idle(machine: Machine, target: str) -> LiveDisk:
+def idle(machine: Machine, target: str) -> LiveDisk:
+    """The disk, if a job may start on it. Raises Busy otherwise."""
     disk = machine.live_disk(target)
+    require_no_job(disk)
     if not disk.nodes:
         raise NotFound(f"disk '{target}' has no source file to be committed", code=8)
-    if disk.job is not None:
-        raise Busy(f"disk '{target}' already in active block job", code=84)
     return disk
+
+
+def require_no_job(disk: LiveDisk) -> None:
+    """Raises Busy: code 83 beside a job with a mirror, 84 beside any other (measured)."""
+    if disk.job is not None:
+        mirrored = disk.job.mirrored is not None
+        message = f"disk '{disk.target}' already in active block job"
+        raise Busy(
+            f"block copy still active: {message}" if mirrored else message, code=83 if mirrored else 84
+        )
 
 
 def _absent(disk: LiveDisk, name: str) -> str:

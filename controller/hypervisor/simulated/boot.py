@@ -15,17 +15,22 @@ def boot(definition: Mapping[str, DiskDefinition], storage: Storage, number: int
     Indexes run through the whole domain, top-down within a disk, over the disks from the last to the first.
     """
     process = Process(number, {}, 0)
-    try:
-        opened = {d.target: open_disk(d, storage, process) for d in reversed(tuple(definition.values()))}
-    except ImageMissing as missing:
-        raise OperationFailed(
-            f"Cannot access storage file '{missing.key}': No such file or directory", code=38
-        ) from missing
+    opened = {d.target: plug(d, storage, process) for d in reversed(tuple(definition.values()))}
     process.disks = {target: opened[target] for target in definition}
     return process
 
 
-def open_disk(definition: DiskDefinition, storage: Storage, process: Process) -> LiveDisk:
+def plug(definition: DiskDefinition, storage: Storage, process: Process) -> LiveDisk:
+    """Open one disk for ``process``. Raises as :func:`boot`."""
+    try:
+        return _open(definition, storage, process)
+    except ImageMissing as missing:
+        raise OperationFailed(
+            f"Cannot access storage file '{missing.key}': No such file or directory", code=38
+        ) from missing
+
+
+def _open(definition: DiskDefinition, storage: Storage, process: Process) -> LiveDisk:
     """The chain of one disk: what the definition lists, then what libvirt reads from headers, then what only
     QEMU finds. Raises ImageMissing.
 
@@ -33,6 +38,8 @@ def open_disk(definition: DiskDefinition, storage: Storage, process: Process) ->
     iSCSI …) the end stays unknown to libvirt and QEMU follows the header by itself (measured).
     """
     disk = LiveDisk(definition, [], terminated=definition.terminated)
+    if not definition.chain:
+        process.number()  # an empty drive uses one up (measured)
     for link in definition.chain:
         image = storage.open(link.source.key)
         disk.nodes.append(Node(image, link.source, link.format, process.number()))

@@ -36,7 +36,9 @@ from controller.hypervisor.simulated.machine import Machine
 if TYPE_CHECKING:
     from controller.hypervisor.simulated.host import SimulatedHost
 
-CAPABILITIES = frozenset({"commit-relative", "rebase-relative", "snapshot-quiesce", "backing-store-input"})
+CAPABILITIES = frozenset(
+    {"commit-active", "commit-relative", "rebase-relative", "snapshot-quiesce", "backing-store-input"}
+)
 _POOLS = frozenset({"dir", "fs", "netfs", "gluster", "rbd"})
 
 
@@ -47,6 +49,7 @@ class SimulatedDriver:
         self._host = host
         self._sink = sink
         self._broken: BaseException | None = None
+        self._deaf = False
         self._loop = asyncio.get_running_loop() if sink is not None else None
 
     # Events -------------------------------------------------------------------------------------------
@@ -57,7 +60,7 @@ class SimulatedDriver:
             self._loop.call_soon(self._arrive, event)
 
     def _arrive(self, event: Event) -> None:
-        if self._sink is not None and not isinstance(self._broken, Killed):
+        if self._sink is not None and not self._deaf:
             self._sink(event)
 
     def drop(self, event: Disconnected) -> None:
@@ -68,6 +71,7 @@ class SimulatedDriver:
     def bury(self) -> None:
         """The process that owned this connection is dead."""
         self._broken = Killed("killed earlier")
+        self._deaf = True
 
     # Every call ---------------------------------------------------------------------------------------
 
@@ -97,12 +101,7 @@ class SimulatedDriver:
     def _unlocked(self, uuid: str) -> Machine:
         """The domain, with its lock. Raises DomainGone, or Busy as libvirt does after 30 s of waiting."""
         machine = self._host.machine(uuid)
-        holder = machine.locked_by or (machine.process.job_active if machine.process else "")
-        if holder:
-            raise Busy(
-                f"Timed out during operation: cannot acquire state change lock (held by monitor={holder})",
-                code=68,
-            )
+        _require_lock(machine.locked_by or (machine.process.job_active if machine.process else ""))
         return machine
 
     # Reading ------------------------------------------------------------------------------------------
@@ -122,12 +121,13 @@ class SimulatedDriver:
         """One domain, jobs of ``targets`` included."""
         async with self._call("read", changing=False, uuid=uuid, targets=tuple(targets)):
             machine = self._host.machine(uuid)
+            _require_lock(machine.locked_by)
             pages = self._host.pages[uuid]
             process = machine.process
             return DomainReading(
                 uuid=uuid,
                 state=process.state if process else RunState.SHUTOFF,
-                state_reason=process.reason if process else "shutdown",
+                state_reason=process.reason if process else machine.stopped,
                 persistent=machine.definition is not None,
                 live_xml=pages.live(machine),
                 inactive_xml=pages.inactive(machine),
@@ -235,14 +235,14 @@ class SimulatedDriver:
             self._host.end_job(machine, disk, blockjobs.require_job(disk), JobStatus.CANCELED)
 
     async def flush(self, uuid: str, target: str, capacity: int) -> None:
-        """Resize to ``capacity`` bytes, which makes QEMU write its caches."""
+        """Resize to the size that it has, which makes QEMU write its caches."""
         async with self._call("flush", changing=True, uuid=uuid, target=target, capacity=capacity):
             disk = self._unlocked(uuid).live_disk(target)
+            now = disk.active.image.capacity
+            if now != capacity:
+                raise OperationFailed(f"disk {target} has {now} bytes now, not {capacity}: read it again")
             if disk.job is not None:
-                raise OperationFailed(
-                    "unable to execute QEMU command 'block_resize': Device '(null)' is in use", code=1
-                )
-            disk.active.image.capacity = capacity
+                raise Busy("unable to execute QEMU command 'block_resize': Device '(null)' is in use", code=1)
             disk.flush()
 
     async def remove_image(self, source: Source) -> Removal:
@@ -253,7 +253,16 @@ class SimulatedDriver:
     async def close(self) -> None:
         """Leave; jobs go on."""
         self._broken = self._broken or Unreachable("the connection is closed")
+        self._deaf = True
         self._host.leave(self)
+
+
+def _require_lock(holder: str) -> None:
+    if holder:
+        raise Busy(
+            f"Timed out during operation: cannot acquire state change lock (held by monitor={holder})",
+            code=68,
+        )
 
 
 def _stats(machine: Machine) -> tuple[LayerStats, ...]:

@@ -115,8 +115,10 @@ class ActiveCommit(Commit):
         one byte before)."""
         current = self.copied * CLUSTER_BYTES
         end = current + len(self.todo) * CLUSTER_BYTES
+        if end == 0:
+            current = end = 1
         if current == end and not self.ready:
-            current, end = (current - 1, end) if current else (0, 1)
+            current -= 1
         return BlockJob(self.kind, current, end, self.bandwidth)
 
     def written(self, cluster: int) -> None:
@@ -157,7 +159,8 @@ class Pull(Job):
         self.disk.nodes = [node for node in self.disk.nodes if node not in self.lower]
         if self.base is None:
             self.disk.hidden = []
-            self.disk.terminated = True
+            # With nothing known below, libvirt has nothing to cut off, and the end stays unknown (measured).
+            self.disk.terminated = self.disk.terminated or bool(self.lower)
 
 
 class Copy(Job):

@@ -152,6 +152,8 @@ class Machine:
     """Namespace to serialised element, in the persistent definition."""
     live_metadata: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
+    stopped: str = "unknown"
+    """Why it is shut off (virDomainShutoffReason)."""
     locked_by: str = ""
     """The call that holds the domain's lock, or empty."""
 

@@ -107,10 +107,7 @@ def _disk(page: _DiskPage) -> etree._Element:
     if definition.chain:
         active = definition.chain[0]
         etree.SubElement(element, "driver", name="qemu", type=active.format)
-        source = active.source.element()
-        if page.indexes:
-            source.set("index", str(page.indexes[0]))
-        element.append(source)
+        element.append(_source(active, page.indexes[0] if page.indexes else None, live=bool(page.indexes)))
         _lower(element, page)
     else:
         etree.SubElement(element, "driver", name="qemu")
@@ -131,7 +128,7 @@ def _lower(parent: etree._Element, page: _DiskPage) -> None:
         if page.indexes:
             element.set("index", str(page.indexes[position]))
         etree.SubElement(element, "format", type=link.format)
-        element.append(link.source.element())
+        element.append(_source(link, None, live=bool(page.indexes)))
         parent = element
     if page.definition.terminated:
         etree.SubElement(parent, "backingStore")
@@ -142,8 +139,15 @@ def _mirror(job: str, ready: bool, link: Link, index: int | None) -> etree._Elem
     if ready:
         element.set("ready", "yes")
     etree.SubElement(element, "format", type=link.format)
+    element.append(_source(link, index, live=True))
+    return element
+
+
+def _source(link: Link, index: int | None, *, live: bool) -> etree._Element:
+    """The ``<source>``; in a live document libvirt writes out what it assumed for NBD (measured)."""
     source = link.source.element()
+    if live and link.source.protocol == "nbd" and source.get("tls") is None:
+        source.set("tls", "no")
     if index is not None:
         source.set("index", str(index))
-    element.append(source)
-    return element
+    return source

@@ -11,13 +11,14 @@ from lxml import etree
 from controller.chain.source import Source
 from controller.hypervisor.errors import (
     AlreadyExists,
-    Busy,
+    HypervisorError,
     NotFound,
     OperationFailed,
     Unsupported,
 )
+from controller.hypervisor.simulated.blockjobs import require_no_job
 from controller.hypervisor.simulated.image import Image, ImageMissing, Storage
-from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine, Node
+from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine, Node, Process
 
 MAX_LAYERS = 200
 """libvirt's limit (measured)."""
@@ -45,16 +46,18 @@ def parse(xml: str, disks: Iterable[DiskDefinition]) -> tuple[Overlay, ...]:
     try:
         root = etree.fromstring(xml.encode(), _PARSER)
     except etree.XMLSyntaxError as error:
-        raise OperationFailed(f"XML error: {error}", code=27) from error
+        raise OperationFailed(f"(domain_snapshot): {error}", code=35) from error
     if root.tag != "domainsnapshot":
-        raise OperationFailed(f"XML error: unexpected root element <{root.tag}>", code=27)
+        raise OperationFailed(
+            f"XML error: expecting root element of 'domainsnapshot', not '{root.tag}'", code=27
+        )
     name = root.findtext("name") or "1"
     known = {disk.target: disk for disk in disks}
     listed: dict[str, Overlay | None] = {}
     for element in root.iterfind("disks/disk"):
         target = _target(element.get("name", ""), known)
         if target in listed:
-            raise OperationFailed(f"unsupported configuration: disk '{target}' specified twice", code=67)
+            raise Unsupported(f"unsupported configuration: disk '{target}' specified twice", code=67)
         listed[target] = _listed(element, known[target], name)
     for target, disk in known.items():
         if target not in listed and not disk.readonly and disk.chain:
@@ -62,9 +65,7 @@ def parse(xml: str, disks: Iterable[DiskDefinition]) -> tuple[Overlay, ...]:
     overlays = tuple(listed[t] for t in known if t in listed)
     chosen = tuple(overlay for overlay in overlays if overlay is not None)
     if not chosen:
-        raise OperationFailed(
-            "unsupported configuration: no disks selected for snapshot", code=67
-        )  # libvirt: nothing to do is an error for a disk-only snapshot
+        raise Unsupported("unsupported configuration: nothing selected for snapshot", code=67)
     return chosen
 
 
@@ -83,7 +84,11 @@ def _listed(element: etree._Element, disk: DiskDefinition, name: str) -> Overlay
     if mode == "no":
         return None
     if mode != "external":
-        raise Unsupported(f"unsupported configuration: snapshot mode '{mode}' with DISK_ONLY", code=67)
+        raise Unsupported(
+            "unsupported configuration: active qemu domains require external disk snapshots; disk "
+            f"{disk.target} requested {mode}",
+            code=67,
+        )
     driver = element.find("driver")
     overlay_format = "qcow2" if driver is None else driver.get("type", "qcow2")
     if overlay_format not in {"qcow2", "qed"}:
@@ -106,7 +111,8 @@ def _automatic(disk: DiskDefinition, name: str) -> Source:
     path = disk.chain[0].source.path if disk.chain else ""
     if not path:
         raise Unsupported(
-            f"unsupported configuration: cannot generate external snapshot name for disk '{disk.target}'",
+            f"unsupported configuration: source for disk '{disk.target}' is not a regular file; refusing to "
+            "generate external snapshot name",
             code=67,
         )
     return Source.file(f"{posixpath.splitext(path)[0]}.{name}")
@@ -127,34 +133,46 @@ def take(machine: Machine, storage: Storage, xml: str, *, reuse: bool) -> None:
     for overlay in overlays:
         _check_live(process.disks[overlay.target])
         _check_target(overlay, storage, reuse=reuse)
+    nodes = _make(process, storage, overlays, reuse=reuse)
+    for overlay in overlays:
+        disk = process.disks[overlay.target]
+        disk.flush()
+        _record(machine, disk.active.key, overlay)
+        disk.nodes.insert(0, nodes[overlay.target])
+
+
+def _make(
+    process: Process, storage: Storage, overlays: tuple[Overlay, ...], *, reuse: bool
+) -> dict[str, Node]:
+    """The new layers, by target; none is left behind when one fails. An index that was given out is burned:
+    a file is made before its layer gets one, a network image after (measured)."""
     made: list[Image] = []
     nodes: dict[str, Node] = {}
     try:
         for overlay in overlays:
-            index = process.number()  # burned, also when the creation fails
-            below = process.disks[overlay.target].active.image
-            image = _image(overlay, storage, below, reuse=reuse)
+            index = process.number() if overlay.source.type == "network" else 0
+            image = _image(overlay, storage, process.disks[overlay.target].active.image, reuse=reuse)
             if not reuse:
                 made.append(image)
-            nodes[overlay.target] = Node(image, overlay.source, overlay.format, index)
-    except Exception:
+            nodes[overlay.target] = Node(image, overlay.source, overlay.format, index or process.number())
+    except HypervisorError:
         for image in made:
             storage.images.pop(image.key, None)
         raise
-    for overlay in overlays:
-        disk = process.disks[overlay.target]
-        disk.flush()
-        _record(machine, disk, overlay)
-        disk.nodes.insert(0, nodes[overlay.target])
+    return nodes
 
 
 def _check_live(disk: LiveDisk) -> None:
-    if disk.job is not None:
-        raise Busy(f"disk '{disk.target}' already in active block job", code=84)
-    if disk.definition.readonly:
+    require_no_job(disk)
+    if not disk.nodes:
+        raise OperationFailed(
+            "internal error: failed to update capacity data for block node '(null)'", code=1
+        )
+    if disk.definition.shareable:
         raise Unsupported(
-            f"external snapshot for readonly disk {disk.target} is not supported",
-            code=84,
+            f"unsupported configuration: shared access for disk '{disk.target}' requires use of supported "
+            "storage format",
+            code=67,
         )
     if len(disk.nodes) >= MAX_LAYERS:
         raise Unsupported(
@@ -175,9 +193,8 @@ def _check_target(overlay: Overlay, storage: Storage, *, reuse: bool) -> None:
         )
     if not exists and (reuse or in_place):
         raise OperationFailed(
-            f"internal error: unable to execute QEMU command 'blockdev-add': Could not open "
-            f"'{overlay.source.uri}': No such file or directory",
-            code=1,
+            f"missing existing file for disk {overlay.target}: {overlay.source.uri}: No such file",
+            code=38 if overlay.source.type == "file" else 1,
         )
 
 
@@ -188,18 +205,18 @@ def _image(overlay: Overlay, storage: Storage, below: Image, *, reuse: bool) -> 
     return storage.create(overlay.source, capacity=below.capacity, format=overlay.format, backing=below)
 
 
-def _record(machine: Machine, disk: LiveDisk, overlay: Overlay) -> None:
-    """Put the overlay on the persistent chain, if that starts where the live one did."""
-    if machine.definition is None or disk.target not in machine.definition:
+def _record(machine: Machine, below: str, overlay: Overlay) -> None:
+    """Put the overlay on the persistent chain, if that starts with the layer that was frozen (``below``)."""
+    if machine.definition is None or overlay.target not in machine.definition:
         return
-    defined = machine.definition[disk.target]
-    if defined.keys[:1] == (disk.active.key,):
+    defined = machine.definition[overlay.target]
+    if defined.keys[:1] == (below,):
         chain = (Link(overlay.source, overlay.format), *defined.chain)
-        machine.definition[disk.target] = replace(defined, chain=chain)
+        machine.definition[overlay.target] = replace(defined, chain=chain)
 
 
 def _take_inactive(machine: Machine, storage: Storage, overlays: tuple[Overlay, ...], *, reuse: bool) -> None:
-    """With qemu-img, so only for local files (measured); the definition then names the overlay alone."""
+    """With qemu-img, so only for local files (measured)."""
     definition = machine.definition
     if definition is None:
         raise ValueError("a domain is running or has a definition")
@@ -214,11 +231,9 @@ def _take_inactive(machine: Machine, storage: Storage, overlays: tuple[Overlay, 
                 )
         _check_target(overlay, storage, reuse=reuse)
     for overlay in overlays:
-        defined = definition[overlay.target]
         try:
-            below = storage.open(defined.chain[0].source.key)
+            below = storage.open(definition[overlay.target].chain[0].source.key)
         except ImageMissing as missing:
-            raise OperationFailed(f"Cannot access storage file '{missing.key}'", code=38) from missing
+            raise OperationFailed(f"qemu-img: Could not open '{missing.key}'", code=1) from missing
         _image(overlay, storage, below, reuse=reuse)
-        chain = (Link(overlay.source, overlay.format),)
-        definition[overlay.target] = replace(defined, chain=chain, terminated=False)
+        _record(machine, below.key, overlay)
