@@ -1,4 +1,5 @@
-"""Everything real on one machine: a Kubernetes API, libvirt hosts, storage servers, machines that write all the time.
+"""Everything real on one machine: a Kubernetes API, libvirt hosts, storage servers, machines that write all
+the time.
 
     with Lab() as lab:
         plane = lab.control_plane()

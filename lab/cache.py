@@ -1,4 +1,4 @@
-"""Things that are made once per machine and kept between labs: built programs, boot sectors, probed capabilities."""
+"""What is made once per machine and kept between labs: built programs, boot sectors, probed capabilities."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def _locked(path: Path) -> Iterator[None]:
 def once(name: str, key: str, make: Callable[[Path], None]) -> Path:
     """The directory `name`-`key` of the cache, filled by `make` if it is not there yet.
 
-    `make` fills a temporary directory that is renamed when it returns, so what an interruption leaves never looks
-    finished. Two labs started at once make it once: the second waits for the first.
+    `make` fills a temporary directory that is renamed when it returns, so what an interruption leaves never
+    looks finished. Two labs started at once make it once: the second waits for the first.
     """
     target = cache_directory() / f"{name}-{key}"
     if target.is_dir():

@@ -2,4 +2,7 @@
 
 
 class LabError(Exception):
-    """Something the lab needs is missing, or a process it started did not do what it should. The text says which."""
+    """Something the lab needs is missing, or a process it started did not do what it should.
+
+    The text says which.
+    """

@@ -1,7 +1,9 @@
-"""Install what the lab needs from Debian's packages. Standard library only: it runs before there is a virtualenv.
+"""Install what the lab needs from Debian's packages. Standard library only: it runs before there is a
+virtualenv.
 
-`python3 lab/install.py` (or `python -m lab.install`) says what is missing and installs it with apt-get, through sudo
-when the caller is not root. What is there is left alone; with nothing missing it needs no root and no network.
+`python3 lab/install.py` (or `python -m lab.install`) says what is missing, installs it with apt-get,
+through sudo when the caller is not root. What is there is left alone; with nothing missing it needs no root
+and no network.
 """
 
 from __future__ import annotations
@@ -12,8 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-# Command that proves a package's presence -> package. Looking at files works without dpkg's lock, and for self-built
-# programs as well.
+# Command that proves a package's presence -> package. Looking at files works without dpkg's lock, and for
+# self-built programs as well.
 COMMANDS = {
     "libvirtd": "libvirt-daemon",
     "qemu-system-x86_64": "qemu-system-x86",
@@ -30,14 +32,14 @@ COMMANDS = {
 # The same for things that are no commands: a file of the package, with its directory's pattern.
 FILES = {
     "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so": "libvirt-daemon-driver-qemu",
-    "usr/lib/*/libvirt/storage-backend/libvirt_storage_backend_gluster.so": "libvirt-daemon-driver-storage-gluster",
     "usr/lib/*/libvirt/storage-file/libvirt_storage_file_gluster.so": "libvirt-daemon-driver-storage-gluster",
     "usr/lib/*/qemu/block-gluster.so": "qemu-block-extra",
     "usr/include/libvirt/libvirt.h": "libvirt-dev",
     "usr/lib/*/libc.so": "libc6-dev",
 }
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
-# libvirtd looks this user up before it reads its configuration; the package that makes it brings systemd units along.
+# libvirtd looks this user up before it reads its configuration; the package that makes it brings systemd
+# units along.
 _ACCOUNT = "libvirt-qemu"
 
 
@@ -74,8 +76,6 @@ def install() -> None:
             raise SystemExit(f"lab: this is not Debian; install what it packages as: {' '.join(packages)}")
         print(f"lab: not installed yet: {' '.join(packages)}", file=sys.stderr, flush=True)
         _as_root("apt-get", "update", "-q")
-        # A policy that forbids service starts would need a file in /usr/sbin; the packages named start none that
-        # the lab minds, and without systemd none at all.
         _as_root("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
         still = missing_packages()
         if still:

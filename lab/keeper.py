@@ -1,10 +1,10 @@
 """The parent of everything a lab starts.
 
 One keeper process per lab. It starts programs when asked over a unix socket, adopts what they leave behind
-(PR_SET_CHILD_SUBREAPER: QEMUs are daemons, gluster's bricks too), reaps, writes the PIDs down, and ends all of
-its descendants and removes the lab's directory when told to, or when the pipe to its caller closes. It is a
-process of its own so that this happens also when the caller is killed; and it is the reaper because libvirt waits
-for a destroyed QEMU to be reaped (0.2 s here, 1.6 s where PID 1 is slow).
+(PR_SET_CHILD_SUBREAPER: QEMUs are daemons, gluster's bricks too), reaps, writes the PIDs down, and ends all
+of its descendants and removes the lab's directory when told to, or when the pipe to its caller closes. It is
+a process of its own so that this happens also when the caller is killed; and it is the reaper because libvirt
+waits for a destroyed QEMU to be reaped (0.2 s here, 1.6 s where PID 1 is slow).
 
 When the keeper itself is killed, its children die with it (PR_SET_PDEATHSIG); `lab.sweep` ends the rest.
 """
@@ -135,7 +135,7 @@ class Keeper:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                preexec_fn=_child_setup,
+                preexec_fn=_child_setup,  # noqa: PLW1509 - single-threaded
             )
         start = process.start_time(child.pid) or 0  # 0: ended already, _reap notes how
         record = process.ProcessRecord(name, child.pid, start)
@@ -167,7 +167,7 @@ class Keeper:
             self._state.save(self._directory)
 
     def _end(self) -> None:
-        """Kill all descendants (also stopped and daemonized ones) until none is left, then remove the directory."""
+        """Kill all descendants (stopped and daemonized ones too) until none is left, remove the directory."""
         deadline = time.monotonic() + _END_SECONDS
         own = os.getpid()
         while below := process.descendants(own):

@@ -30,27 +30,26 @@ def default_directory() -> Path:
 class Lab:
     """Starts parts when they are first asked for; everything ends with `close`, or with this process.
 
-    `directory`: where its files go (made; removed at the end). Default: a fresh one in the temporary directory.
+    `directory`: where its files go (made; removed at the end). Default: a fresh one in the temporary
+    directory.
     `detached`: the lab outlives this process, until `Lab.attach(directory).close()` or `python -m lab down`.
     """
 
-    def __init__(self, directory: Path | None = None, *, detached: bool = False) -> None:
-        require_root()
-        if directory is None:
-            directory = Path(tempfile.mkdtemp(prefix="varve-lab-"))
-        self._adopt(Session.start(directory, detached=detached))
+    def __init__(
+        self, directory: Path | None = None, *, detached: bool = False, session: Session | None = None
+    ) -> None:
+        if session is None:
+            require_root()
+            fresh = directory or Path(tempfile.mkdtemp(prefix="varve-lab-"))
+            session = Session.start(fresh, detached=detached)
+        self._session = session
+        self._plane = ControlPlane.attach(session)
+        self._hosts = {host.name: host for host in Host.attach_all(session)}
 
     @classmethod
     def attach(cls, directory: Path) -> Lab:
         """The lab that runs in `directory`; closing it ends it for all. Raises LabError if none runs."""
-        lab = cls.__new__(cls)
-        lab._adopt(Session.attach(directory))
-        return lab
-
-    def _adopt(self, session: Session) -> None:
-        self._session = session
-        self._plane = ControlPlane.attach(session)
-        self._hosts = {host.name: host for host in Host.attach_all(session)}
+        return cls(session=Session.attach(directory))
 
     def __enter__(self) -> Lab:
         return self

@@ -1,8 +1,8 @@
 """Run a program in its own mount (and UTS) namespace with private directories over system ones.
 
-Standard library only and run as a script (`python -I namespace.py …`), because it becomes the program by exec.
-libvirt and gluster have their directories compiled in; a bind mount in a private namespace gives every lab its own
-without touching the system's.
+Standard library only and run as a script (`python -I namespace.py …`), because it becomes the program by
+exec. libvirt and gluster have their directories compiled in; a bind mount in a private namespace gives every
+lab its own without touching the system's.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("argv", nargs="+")
     arguments = parser.parse_args()
     enter([(source, target) for source, target in arguments.bind], arguments.hostname)
-    os.execvp(arguments.argv[0], arguments.argv)
+    os.execvp(arguments.argv[0], arguments.argv)  # noqa: S606 - no shell is the point
 
 
 if __name__ == "__main__":

@@ -52,7 +52,10 @@ def is_alive(record: ProcessRecord) -> bool:
 
 
 def _open(record: ProcessRecord) -> int | None:
-    """A pidfd of this very process. Checked after opening: from then on the PID cannot be re-used behind it."""
+    """A pidfd of this very process.
+
+    Checked after opening: from then on the PID cannot be re-used behind it.
+    """
     try:
         fd = os.pidfd_open(record.pid)
     except ProcessLookupError:

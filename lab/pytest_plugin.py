@@ -1,7 +1,7 @@
 """Fixtures: one lab per test session, started as far as the tests of the session ask for it.
 
-Register with `pytest_plugins = ["lab.pytest_plugin"]` in tests/conftest.py. Tests that use them are marked `real`
-(hypervisors, storage) or `cluster` (control plane).
+Register with `pytest_plugins = ["lab.pytest_plugin"]` in tests/conftest.py. Tests that use them are marked
+`real` (hypervisors, storage) or `cluster` (control plane).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class MachineFactory(Protocol):
         writer: WriterOptions | None = None,
         start: bool = True,
     ) -> Machine:
-        """`disks`: as given, or "file", "gluster", "nbd" for a fresh one of this kind; none: one file disk."""
+        """`disks`: as given, or one of DISK_KINDS for a fresh one of this kind; none: one file disk."""
 
 
 @pytest.fixture(scope="session")

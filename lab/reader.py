@@ -1,12 +1,12 @@
 """Reading points of a disk, byte for byte: from the image files and through the running QEMU.
 
-A point's content is what its layer and all below it show. It is captured into a sparse raw file when it is taken and
-compared with what the chain shows later. Two ways lead there:
+A point's content is what its layer and all below it show. It is captured into a sparse raw file when it is
+taken and compared with what the chain shows later. Two ways lead there:
 
-- `live`: through the QEMU that has the disk open, which exports the layer's node over NBD on a unix socket. Sees what the
-  guest sees, also while blocks are in QEMU's caches and while jobs run.
-- otherwise: qemu-img opens the layer and follows the headers, as any other program would. For layers that nobody writes
-  (frozen ones, and any layer of a machine that is shut off).
+- `live`: through the QEMU that has the disk open, which exports the layer's node over NBD on a unix socket.
+  Sees what the guest sees, also while blocks are in QEMU's caches and while jobs run.
+- otherwise: qemu-img opens the layer and follows the headers, as any other program would. For layers that
+  nobody writes (frozen ones, and any layer of a machine that is shut off).
 """
 
 from __future__ import annotations
@@ -71,7 +71,8 @@ class Reader:
     ) -> Capture:
         """Read a point: the content of `layer` (default: the active one) and all below it.
 
-        The layer may be given by its source, which outlives its index. Raises LabError if the chain has none such.
+        The layer may be given by its source, which outlives its index. Raises LabError if the chain has none
+        such.
         """
         found = _find(machine, disk, layer)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -88,8 +89,8 @@ class Reader:
     ) -> Comparison:
         """Read the point again and compare all of it with the capture.
 
-        `layer`: what holds the point now, by default the same image as when it was captured. After a merge it may be
-        another: the lower layer after a commit, the upper after a pull.
+        `layer`: what holds the point now, by default the same image as when it was captured. After a merge it
+        may be another: the lower layer after a commit, the upper after a pull.
         """
         again = self.capture(capture.machine, capture.disk, layer or capture.source, live=live)
         try:
@@ -99,7 +100,10 @@ class Reader:
 
 
 def compare(left: Path, right: Path) -> Comparison:
-    """Compare two files of raw content, all of it. A different size is a difference at the end of the shorter."""
+    """Compare two files of raw content, all of it.
+
+    A different size is a difference at the end of the shorter.
+    """
     shorter = min(left.stat().st_size, right.stat().st_size)
     with _mapped(left) as one, _mapped(right) as other:
         for start in range(0, shorter, _CHUNK):
@@ -147,7 +151,10 @@ def _exported(machine: Machine, layer: Layer) -> Iterator[str]:
 
 
 def _node_name(machine: Machine, layer: Layer) -> str:
-    """QEMU's node of a layer. libvirt numbers its nodes as it does layers; newer ones make no format node for raw."""
+    """QEMU's node of a layer.
+
+    libvirt numbers its nodes as it does layers; newer ones make no format node for raw.
+    """
     names = {node["node-name"] for node in _qmp(machine, "query-named-block-nodes", flat=True)}
     for name in (f"libvirt-{layer.index}-format", f"libvirt-{layer.index}-storage"):
         if name in names:

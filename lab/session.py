@@ -113,7 +113,10 @@ class Session:
     def spawn(
         self, name: str, argv: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None
     ) -> ProcessRecord:
-        """Start a program as the keeper's child, its output appended to `log`. `env` adds to this process's."""
+        """Start a program as the keeper's child, its output appended to `log`.
+
+        `env` adds to this process's.
+        """
         answer = self.ask(
             "spawn",
             name=name,

@@ -24,7 +24,7 @@ _LONGEST_SOCKET_PATH = 107  # sun_path of unix(7), less the final NUL
 
 @dataclass(slots=True)
 class LabState:
-    """`processes` run, `exits` are the codes of those that ended, `notes` describe the parts for another process."""
+    """`processes` run; `exits`: codes of those that ended; `notes` describe the parts to other processes."""
 
     lab_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     boot_id: str = field(default_factory=process.boot_id)

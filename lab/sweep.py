@@ -15,7 +15,8 @@ from lab.state import STATE_NAME, LabState
 
 _END_SECONDS = 10.0
 
-# The system directory that lab.namespace covers for each kind of server, and where in a lab its stand-ins are.
+# The system directory that lab.namespace covers for each kind of server, and where in a lab its stand-ins
+# are.
 PRIVATE_TARGETS = {"/run/libvirt": "hosts/*/run", "/run/gluster": "storage/gluster/run"}
 
 
@@ -28,7 +29,8 @@ def _private_directories(directory: Path) -> dict[str, list[os.stat_result]]:
 
 
 def _in_lab_namespace(private: dict[str, list[os.stat_result]], pid: int) -> bool:
-    """Whether `pid` lives in a mount namespace of this lab: it sees a directory of the lab in a system one's place.
+    """Whether `pid` lives in a mount namespace of this lab: it sees a directory of the lab in a system one's
+    place.
 
     That is how a daemon whose PID nobody wrote down (a QEMU, a gluster brick) is told from another lab's.
     """
@@ -55,7 +57,10 @@ def leftovers(directory: Path) -> list[ProcessRecord]:
 
 
 def sweep(directory: Path) -> list[ProcessRecord]:
-    """Kill every leftover and remove the directory. Returns what was killed. Raises LabError if some survive."""
+    """Kill every leftover and remove the directory.
+
+    Returns what was killed. Raises LabError if some survive.
+    """
     if not (directory / STATE_NAME).exists():
         return []
     killed: dict[int, ProcessRecord] = {}

@@ -8,8 +8,7 @@ from pathlib import Path
 
 from lab.errors import LabError
 
-_CURVE = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-_DAYS = ["-days", "30"]
+_CURVE = ("-pkeyopt", "ec_paramgen_curve:prime256v1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,40 +48,27 @@ def make_pki(directory: Path) -> Pki:
     directory.mkdir(parents=True, mode=0o700)
     pki = Pki(directory)
     authority = directory / "ca.key"
+    request = ["req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", "30"]
     _openssl(
-        [
-            "req",
-            "-x509",
-            *_CURVE,
-            *_DAYS,
-            "-keyout",
-            str(authority),
-            "-out",
-            str(pki.ca),
-            "-subj",
-            "/CN=varve-lab",
-        ]
-        + ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
+        *(*request, "-keyout", str(authority), "-out", str(pki.ca), "-subj", "/CN=varve-lab"),
+        *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
     )
     _openssl(
-        ["req", "-x509", *_CURVE, *_DAYS, "-keyout", str(pki.server_key), "-out", str(pki.server_certificate)]
-        + ["-CA", str(pki.ca), "-CAkey", str(authority), "-subj", "/CN=kube-apiserver"]
-        + ["-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature"]
-        + ["-addext", "extendedKeyUsage=serverAuth", "-addext", "authorityKeyIdentifier=keyid"]
-        + ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"]
+        *(*request, "-keyout", str(pki.server_key), "-out", str(pki.server_certificate)),
+        *("-CA", str(pki.ca), "-CAkey", str(authority), "-subj", "/CN=kube-apiserver"),
+        *("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature"),
+        *("-addext", "extendedKeyUsage=serverAuth", "-addext", "authorityKeyIdentifier=keyid"),
+        *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"),
     )
+    _openssl("genpkey", "-algorithm", "EC", *_CURVE, "-out", str(pki.service_account_key))
     _openssl(
-        ["genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-        + ["-out", str(pki.service_account_key)]
-    )
-    _openssl(
-        ["pkey", "-in", str(pki.service_account_key), "-pubout", "-out", str(pki.service_account_public_key)]
+        "pkey", "-in", str(pki.service_account_key), "-pubout", "-out", str(pki.service_account_public_key)
     )
     authority.unlink()  # nothing else is ever signed by it
     return pki
 
 
-def _openssl(arguments: list[str]) -> None:
+def _openssl(*arguments: str) -> None:
     answer = subprocess.run(["openssl", *arguments], check=False, capture_output=True, text=True)
     if answer.returncode != 0:
         raise LabError(f"openssl {arguments[0]} failed: {answer.stderr.strip()}")

@@ -138,7 +138,7 @@ class ControlPlane:
         self._spawn(ETCD, f"http://127.0.0.1:{self._ports['etcd']}/health")
 
     def start_apiserver(self) -> None:
-        """Start kube-apiserver (again, on the same port) and wait for /readyz and the namespace kube-system."""
+        """Start kube-apiserver (again, same port) and wait for /readyz and the namespace kube-system."""
         self._spawn(APISERVER, f"{self.server}/readyz")
         wait_until(
             lambda: self._answers(f"{self.server}/api/v1/namespaces/kube-system"),
@@ -201,14 +201,13 @@ class ControlPlane:
 
     def _answers(self, url: str) -> bool:
         """Whether an HTTP GET is answered with 200."""
-        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310 - our own URL
+        headers = {"Authorization": f"Bearer {self.token}"}
+        request = urllib.request.Request(url, headers=headers)  # noqa: S310 - our own URL
         context = ssl.create_default_context(cafile=str(self.ca)) if url.startswith("https:") else None
         try:
-            with urllib.request.urlopen(request, timeout=2, context=context) as answer:  # noqa: S310 - our own URL
+            with urllib.request.urlopen(request, timeout=2, context=context) as answer:  # noqa: S310
                 return bool(answer.status == 200)
-        except (
-            OSError
-        ):  # urllib's and ssl's errors are OSErrors: not listening, not ready (500), reset, too slow
+        except OSError:  # not listening, not ready (500), reset, too slow: urllib's and ssl's errors too
             return False
 
 
@@ -237,7 +236,7 @@ def _apiserver_command(binaries: Binaries, pki: Pki, tokens: Path, ports: dict[s
         f"--etcd-servers=http://127.0.0.1:{ports['etcd']}",
         "--bind-address=127.0.0.1",
         "--advertise-address=127.0.0.1",
-        "--endpoint-reconciler-type=none",  # nobody needs the `kubernetes` Endpoints, and loopback is refused for it
+        "--endpoint-reconciler-type=none",  # loopback is refused for the `kubernetes` Endpoints
         f"--secure-port={ports['apiserver']}",
         f"--tls-cert-file={pki.server_certificate}",
         f"--tls-private-key-file={pki.server_key}",

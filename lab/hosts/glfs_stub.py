@@ -1,8 +1,9 @@
 """A library that makes glfs_fini() of libgfapi do nothing: a workaround for the lab only.
 
-glfs_fini() of glusterfs 10 waits exactly 10 s each time an image on a volume is closed, so that each take, merge and
-probe would take 11 s and freeze the guest (QEMU closes images in its main loop). Preloaded into libvirtd, whose QEMUs
-inherit it, and into the reader's qemu-img. It leaks the connection, which is fine for programs that end soon.
+glfs_fini() of glusterfs 10 waits exactly 10 s each time an image on a volume is closed, so that each take,
+merge and probe would take 11 s and freeze the guest (QEMU closes images in its main loop). Preloaded into
+libvirtd, whose QEMUs inherit it, and into the reader's qemu-img. It leaks the connection, which is fine for
+programs that end soon.
 """
 
 from __future__ import annotations

@@ -89,7 +89,8 @@ class Layout:
     def keep_capabilities(self) -> None:
         """Put what libvirtd has probed into the cache: the probe takes seconds.
 
-        libvirtd itself checks that an entry fits the QEMU, libvirt and kernel at hand, and probes again otherwise.
+        libvirtd itself checks that an entry fits the QEMU, libvirt and kernel at hand, and probes again
+        otherwise.
         """
         fresh = {path.name for path in self._capabilities.glob("*.xml")}
         known = {path.name for path in _capability_cache().glob("*.xml")}

@@ -20,7 +20,10 @@ class Layer:
 
 
 def parse_chain(domain_xml: str, target: str) -> list[Layer]:
-    """The layers of disk `target`, the active one first. Raises LabError if there is no such disk or no source."""
+    """The layers of disk `target`, the active one first.
+
+    Raises LabError if there is no such disk or no source.
+    """
     root = etree.fromstring(domain_xml.encode())
     for disk in root.iterfind("devices/disk"):
         element = disk.find("target")

@@ -18,11 +18,12 @@ _SIZE = 16 * MEBIBYTE
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """One disk: where its image is (None: a file of the machine's own), its format, its size in bytes for the guest.
+    """One disk: where its image is (None: a file of the machine's own), its format, its size in bytes for the
+    guest.
 
-    `cache` is libvirt's. With "unsafe" nothing waits for the real disk's flush (here that makes the guest ten times as
-    fast), and yet no finished write is lost when a QEMU is killed: SeaBIOS leaves the drive in write-through mode, so QEMU
-    hands data and image tables to the kernel at each write.
+    `cache` is libvirt's. With "unsafe" nothing waits for the real disk's flush (here that makes the guest ten
+    times as fast), and yet no finished write is lost when a QEMU is killed: SeaBIOS leaves the drive in
+    write-through mode, so QEMU hands data and image tables to the kernel at each write.
 
     `fresh`: make the image; False: use what is there (it must be a disk of the same machine's writer).
     """

@@ -34,7 +34,7 @@ class Machine:
     """Identity, files and faults of one machine. `disks` are its targets in order, the boot disk first."""
 
     def __init__(
-        self, host: Host, name: str, uuid: str, magic: int, options: WriterOptions, disks: list[str]
+        self, host: Host, *, name: str, uuid: str, magic: int, options: WriterOptions, disks: list[str]
     ) -> None:
         self.host = host
         self.name = name
@@ -61,7 +61,7 @@ class Machine:
         uuid = str(uuids.uuid4())
         magic = secrets.randbelow(1 << 32) & 0xFFFFFF00  # the low byte is the drive's number
         targets = [target_name(position) for position in range(len(disks))]
-        machine = cls(host, name, uuid, magic, options, targets)
+        machine = cls(host, name=name, uuid=uuid, magic=magic, options=options, disks=targets)
         machine.directory.mkdir(parents=True)
         sources = [(machine._make_image(position, disk), disk) for position, disk in enumerate(disks)]
         machine._keep()
@@ -147,12 +147,13 @@ class Machine:
     # -- the guest
 
     def progress(self) -> tuple[int, int]:
-        """(rounds reported, writes that failed) since the machine was made; rounds in steps of `dot_every`."""
+        """(rounds reported, writes failed) since the machine was made; rounds in steps of `dot_every`."""
         text = self.serial.read_bytes() if self.serial.exists() else b""
         return text.count(b".") * self.options.dot_every, text.count(b"E")
 
     def wait_writing(self, *, rounds: int | None = None, timeout: float = _WRITING_SECONDS) -> int:
-        """Wait until the guest has written at least `rounds` more rounds than now (default: one report's worth).
+        """Wait until the guest has written at least `rounds` more rounds than now (default: one report's
+        worth).
 
         Returns how many it has written in all. Raises LabError if it does not within `timeout` seconds.
         """

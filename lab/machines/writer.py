@@ -26,9 +26,11 @@ _PAIRS_PER_SECTOR = SECTOR // _PAIR.size
 class WriterOptions:
     """What the guest does.
 
-    `window_sectors`: how many sectors it writes round and round, a power of two; `base_sector`: the first of them.
-    `burst`: rounds per tick of its timer (18.2 ticks per second), up to 255; 0 = as fast as it can (some 1,600 rounds/s
-    and all of a core). `dot_every`: rounds per '.' on the serial port, a power of two up to 256.
+    `window_sectors`: how many sectors it writes round and round, a power of two; `base_sector`: the first of
+    them.
+    `burst`: rounds per tick of its timer (18.2 ticks per second), up to 255; 0 = as fast as it can (some
+    1,600 rounds/s and all of a core). `dot_every`: rounds per '.' on the serial port, a power of two up to
+    256.
     """
 
     window_sectors: int = 8192
@@ -56,8 +58,8 @@ class WriterOptions:
 class WriterCheck:
     """What the content of one disk (or of one point of it) says about the writes that reached it.
 
-    `max_counter`: the newest write found (0: none); `torn`: sectors that hold two writes; `wrong`: sectors that hold
-    one write, but not the one they must; `checked_sectors`: those that must hold a write.
+    `max_counter`: the newest write found (0: none); `torn`: sectors that hold two writes; `wrong`: sectors
+    that hold one write, but not the one they must; `checked_sectors`: those that must hold a write.
     """
 
     max_counter: int
@@ -102,15 +104,16 @@ def _assembled() -> Path:
 
 
 def expected_sector(counter: int, magic: int, drive: int) -> bytes:
-    """What write number `counter` to disk number `drive` (0 = first) puts into its sector; zeros for counter 0."""
+    """What write number `counter` puts into its sector on disk number `drive` (0 = first); 0: zeros."""
     return _PAIR.pack(counter, magic + drive) * _PAIRS_PER_SECTOR if counter else bytes(SECTOR)
 
 
 def check_writer(content: Content, options: WriterOptions, *, magic: int, drive: int) -> WriterCheck:
     """Check the whole content of a disk, raw.
 
-    The guest writes one sector after the other, so at any instant sector s of the window holds the largest counter k up
-    to the newest write with k mod window = s; and zeros if there is none yet. Any point of the disk must look like that.
+    The guest writes one sector after the other, so at any instant sector s of the window holds the largest
+    counter k up to the newest write with k mod window = s; and zeros if there is none yet. Any point of the
+    disk must look like that.
     """
     window = memoryview(content)[options.base_sector * SECTOR : options.end_bytes]
     if window.nbytes != options.window_sectors * SECTOR:
@@ -137,5 +140,5 @@ def check_writer(content: Content, options: WriterOptions, *, magic: int, drive:
 
 
 def _plausible(data: bytes, tag: int) -> bool:
-    """Whether a sector is one whole write of ours: a torn or foreign one must not decide what is the newest."""
+    """Whether a sector is one whole write of ours: a torn or foreign one must not tell the newest."""
     return _PAIR.unpack_from(data)[1] == tag and data == data[: _PAIR.size] * _PAIRS_PER_SECTOR

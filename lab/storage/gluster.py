@@ -1,7 +1,8 @@
 """A gluster server: glusterd and one brick per volume, on a loopback address of their own.
 
-The address (127.x.y.z, chosen per lab) takes the place of a host name: gluster refuses 127.0.0.1 for a brick, and with
-an address of its own every lab has the standard management port, which some clients cannot be told another of.
+The address (127.x.y.z, chosen per lab) takes the place of a host name: gluster refuses 127.0.0.1 for a brick,
+and with an address of its own every lab has the standard management port, which some clients cannot be told
+another of.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ _TOOL_SECONDS = 120.0
 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
-    """A file (`protocol` "file", `name` its path) or a network image (`name` as libvirt writes it, `host`, `port`)."""
+    """A file (`protocol` "file", `name` its path) or a network image (`name` as libvirt writes it)."""
 
     protocol: str
     name: str
@@ -62,12 +62,18 @@ class ImageSource:
         return cls(protocol, element.get("name") or "", host.get("name") or "", int(host.get("port") or 0))
 
     def create(self, image_format: str, size: int) -> None:
-        """Make an image of `size` bytes as the guest sees it. An NBD export exists already and is only formatted."""
+        """Make an image of `size` bytes as the guest sees it.
+
+        An NBD export exists already and is only formatted.
+        """
         if image_format != "raw" or self.protocol != "nbd":
             run_qemu_tool("qemu-img", "create", "-q", "-f", image_format, self.uri, str(size))
 
     def write(self, image_format: str, offset: int, content: Path) -> None:
-        """Write a file's bytes at `offset` (bytes) of the image as the guest sees it. No machine may use it."""
+        """Write a file's bytes at `offset` (bytes) of the image as the guest sees it.
+
+        No machine may use it.
+        """
         command = f"write -q -s {content} {offset} {content.stat().st_size}"
         output = run_qemu_tool("qemu-io", "-f", image_format, "-c", command, self.uri)
         if output.strip():  # qemu-io ends with 0 whatever happens to its commands
@@ -75,7 +81,10 @@ class ImageSource:
 
 
 def run_qemu_tool(*command: str, timeout: float = _TOOL_SECONDS) -> str:
-    """Run qemu-img or qemu-io with the gluster workaround; its output. Raises LabError when it fails or is too slow."""
+    """Run qemu-img or qemu-io with the gluster workaround; its output.
+
+    Raises LabError when it fails or is too slow.
+    """
     environment = {**os.environ, "LD_PRELOAD": str(glfs_stub())}
     try:
         answer = subprocess.run(
