@@ -109,8 +109,8 @@ def test_parameters_are_read_by_name() -> None:
 
 
 _TOKENS = (
-    "qemu +ssh +tls +unix +ext :// h /system ? & ; = /k %63 command keyfile socket known_hosts @ : 22 # ' netcat "
-    "pkipath no_verify=1 [ ]"
+    "qemu +ssh +tls +unix +ext :// h /system ? & ; = /k %63 command keyfile socket known_hosts @ : 22 # ' "
+    "netcat pkipath no_verify=1 [ ]"
 )
 _PIECES = st.sampled_from([*_TOKENS.split(), "\n", " "])
 
