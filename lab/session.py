@@ -72,7 +72,11 @@ class Session:
         def died() -> str | None:
             return None if keeper.poll() is None else (directory / "keeper.log").read_text(encoding="utf-8")
 
-        wait_until(session._answers, timeout=20, what="the lab's keeper", failed=died, interval=0.01)
+        try:
+            wait_until(session._answers, timeout=20, what="the lab's keeper", failed=died, interval=0.01)
+        except BaseException:
+            session.end()
+            raise
         return session
 
     @classmethod
