@@ -20,6 +20,10 @@ class BadAddress(ValueError):
     """An address that cannot be listened on, with what to write instead."""
 
 
+class CannotListen(Exception):
+    """An address is taken, or not of this machine."""
+
+
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where to listen; ``host`` None means all interfaces."""
@@ -79,7 +83,7 @@ class HealthServers:
         self._runners: list[web.AppRunner] = []
 
     async def start(self, metrics: Address | None, probes: Address | None) -> None:
-        """Listen. Raises OSError when an address is taken or not of this machine."""
+        """Listen. Raises CannotListen."""
         for address in dict.fromkeys(address for address in (metrics, probes) if address):
             app = web.Application()
             if address == metrics:
@@ -87,10 +91,13 @@ class HealthServers:
             if address == probes:
                 app.router.add_get("/healthz", self._serve_live)
                 app.router.add_get("/readyz", self._serve_ready)
-            runner = web.AppRunner(app, access_log=None, handle_signals=False)
+            runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
             await runner.setup()
             self._runners.append(runner)
-            await web.TCPSite(runner, address.host, address.port, shutdown_timeout=1.0).start()
+            try:
+                await web.TCPSite(runner, address.host, address.port).start()
+            except OSError as error:
+                raise CannotListen(str(error)) from error
             paths = sorted(route.resource.canonical for route in app.router.routes() if route.resource)
             for listening in runner.addresses:
                 log.info(
