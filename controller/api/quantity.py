@@ -15,3 +15,11 @@ def quantity(size: int) -> str:
         size //= 1024
         power += 1
     return f"{size}{_SUFFIXES[power]}"
+
+
+def parse_quantity(text: str) -> int:
+    """Read back what :func:`quantity` writes: bytes. Raises ValueError for anything else."""
+    for exponent, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), start=1):
+        if text.endswith(suffix):
+            return int(text.removesuffix(suffix)) << (10 * exponent)
+    return int(text)

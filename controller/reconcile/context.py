@@ -1,0 +1,37 @@
+"""What every pass needs: the ports, the store, the clock, and who we are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from controller.hypervisor.host import Host
+from controller.kube.events import EventRecorder
+from controller.kube.port import KubeClient
+from controller.reconcile.ledger import Ledger
+from controller.reconcile.store import Key, Store
+from controller.telemetry.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Context:
+    """Shared by all passes of one process."""
+
+    client: KubeClient
+    recorder: EventRecorder
+    metrics: Metrics
+    store: Store
+    ledger: Ledger
+    hosts: Mapping[str, Host]
+    cluster: str
+    now: Callable[[], datetime]
+    wake: Callable[[Key], None]
+    """Puts a key into the queue."""
+
+    def identities(self, hypervisor: str) -> frozenset[str]:
+        """Clusters whose journals on this hypervisor count as ours."""
+        known = self.store.hypervisors.get(hypervisor)
+        parsed = known[1] if known else None
+        taken_over = parsed.spec.take_over_from if parsed is not None and not isinstance(parsed, str) else ()
+        return frozenset({self.cluster, *taken_over})

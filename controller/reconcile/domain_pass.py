@@ -1,0 +1,209 @@
+"""The pass: one run of the loop over one domain. Observe, plan, act, report.
+
+Level-triggered: nothing is carried over from one pass to the next but what the domain, its journal and the
+objects say. Killed between any two lines, the next pass goes on from what it finds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from datetime import timedelta
+
+from controller.chain.desired import Want
+from controller.chain.guards import Why
+from controller.chain.journal import Owner
+from controller.chain.observation import Observation
+from controller.chain.plan import Plan
+from controller.chain.planner import Circumstances, plan
+from controller.chain.steps import Discard, Record, RecordWhy, StartMerge, Step, Take, targets_of
+from controller.hypervisor.driver import Driver
+from controller.hypervisor.errors import Busy, HypervisorError, NotReady, OutcomeUnknown, Unreachable
+from controller.hypervisor.execute import Executor, Refused, Result, Stale
+from controller.hypervisor.observe import observe
+from controller.kube.errors import ObjectDeleting
+from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
+from controller.reconcile.context import Context
+from controller.reconcile.reporter import Reporter
+from controller.reconcile.store import DomainKey, ObjectKey
+from controller.reconcile.wants import wants_of
+
+log = logging.getLogger(__name__)
+
+_MOST_ROUNDS = 64
+"""Rounds of observe, plan and act in one pass; a domain with more to do comes back at once."""
+
+_LOOK_AGAIN = timedelta(seconds=5)
+"""While a job runs: its progress has no event, and the event of its end may be lost."""
+
+_WAIT = timedelta(seconds=30)
+"""While something waits whose end has no event."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One look at the domain, and what follows from it."""
+
+    observation: Observation
+    plan: Plan
+
+
+class DomainPass:
+    """One pass over one domain."""
+
+    def __init__(self, context: Context, key: DomainKey) -> None:
+        self._context = context
+        self._key = key
+        self._reporter = Reporter(context, key)
+
+    async def run(self) -> float | None:
+        """Do what can be done now and report it. Returns seconds until the next look, None for no need.
+
+        Raises :class:`HypervisorError` when the domain cannot be read, :class:`KubeError` for the API.
+        """
+        driver = self._context.hosts[self._key.hypervisor].driver
+        for _ in range(_MOST_ROUNDS):
+            snapshots = self._context.store.members(self._key)
+            wants, misfits = await wants_of(snapshots, self._context.store, driver)
+            found = await self._look(driver, wants)
+            if not await self._act(driver, found):
+                await self._reporter.report(found.observation, found.plan, misfits)
+                return self._next_look(found.plan)
+        return 0.0
+
+    # Observe and plan ----------------------------------------------------------------------------------
+
+    async def _look(self, driver: Driver, wants: list[Want]) -> Round:
+        """Observe and plan; once more, with who else uses the images, when that is needed to go on."""
+        found = await self._observe(driver, wants, usage=False)
+        if found.plan.wants_usage:
+            found = await self._observe(driver, wants, usage=True)
+        self._count(found)
+        return found
+
+    async def _observe(self, driver: Driver, wants: list[Want], *, usage: bool) -> Round:
+        observation = await observe(
+            driver,
+            self._key.uuid,
+            {want.target for want in wants},
+            identities=self._context.identities(self._key.hypervisor),
+            usage=usage,
+        )
+        ledger = self._context.ledger
+        circumstances = Circumstances(
+            now=self._context.now(),
+            merge_slots=self._slots(),
+            holds=ledger.holds(self._key),
+            split_takes=ledger.splits(self._key),
+            discard_holds=ledger.discard_holds(self._key),
+        )
+        return Round(observation, plan(observation, wants, circumstances))
+
+    def _slots(self) -> int:
+        """How many more merges may run on this hypervisor, by the strictest class that is in force here."""
+        classes = [one.spec for one in self._context.store.classes.values()]
+        limit = min((one.merge.max_concurrent_per_hypervisor for one in classes), default=4)
+        return limit - self._context.ledger.merges_on(self._key.hypervisor)
+
+    def _count(self, found: Round) -> None:
+        ledger = self._context.ledger
+        running = [disk.target for disk in found.plan.disks if disk.running is not None]
+        if ledger.running(self._key, running):
+            for waiting in ledger.queued.pop(self._key.hypervisor, set()):
+                self._context.wake(waiting)
+        if any(disk.blocked and disk.blocked.why is Why.QUEUED for disk in found.plan.disks):
+            ledger.queued.setdefault(self._key.hypervisor, set()).add(self._key)
+
+    # Act -----------------------------------------------------------------------------------------------
+
+    async def _act(self, driver: Driver, found: Round) -> bool:
+        """Carry out the steps of this round, at most one per disk. True when it is worth looking again."""
+        if not found.plan.steps:
+            return False
+        executor = Executor(
+            driver,
+            found.observation,
+            cluster=self._context.cluster,
+            identities=self._context.identities(self._key.hypervisor),
+        )
+        for step in found.plan.steps:
+            if not await self._cleared(step, found):
+                return True
+            try:
+                result = await executor.run(step)
+            except (Stale, NotReady) as error:
+                log.info("planned anew", extra={"why": str(error)})
+                return True
+            except (Unreachable, OutcomeUnknown):
+                raise
+            except (HypervisorError, Refused) as error:
+                self._failed(step, error)
+                return True  # the executor's journal may be ahead of the domain's: look again
+            self._done(step, result)
+        return True
+
+    async def _cleared(self, step: Step, found: Round) -> bool:
+        """The last word from Kubernetes before something that cannot be taken back."""
+        if isinstance(step, Take):
+            owners = [owner for one in step.disks for owner in one.operation.owners]
+            return all(await asyncio.gather(*(self._armed(owner) for owner in owners)))
+        if isinstance(step, StartMerge):
+            self._context.ledger.begin_merge(self._key, step.target)
+            # A commit spoils the lower point at once, so nobody may still be told that it can be used.
+            await self._reporter.spoil(step.operation.owners, found.observation, found.plan)
+        return True
+
+    async def _armed(self, owner: Owner) -> bool:
+        """Our finalizer is on the object, and nobody asked for its deletion until now."""
+        store, client = self._context.store, self._context.client
+        snapshot = store.snapshots.get(ObjectKey(owner.namespace, owner.name))
+        if snapshot is None or snapshot.parsed.uid != owner.uid:
+            return False
+        try:
+            if snapshot.parsed.protected:
+                raw = await client.get(VOLUME_SNAPSHOT, owner.namespace, owner.name)
+            else:
+                raw = await client.add_finalizer(VOLUME_SNAPSHOT, snapshot.raw)
+        except ObjectDeleting:
+            raw = await client.get(VOLUME_SNAPSHOT, owner.namespace, owner.name)
+        if raw is None or uid_of(raw) != owner.uid:
+            store.drop_snapshot(snapshot.raw)
+            return False
+        store.put_snapshot(raw)
+        return not is_deleting(raw)
+
+    def _failed(self, step: Step, error: HypervisorError | Refused) -> None:
+        """Remember what failed, so the next plan waits and the report says why."""
+        ledger = self._context.ledger
+        log.warning("step failed", extra={"step": type(step).__name__, "why": str(error)})
+        if isinstance(step, Discard):
+            ledger.discard_failed(self._key, step.removal.layer.key)
+            return
+        why = Why.IMAGE_PROTECTED if isinstance(error, Refused) else Why.FAILED
+        text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
+        ledger.failed(self._key, targets_of(step), why, text)
+
+    def _done(self, step: Step, result: Result) -> None:
+        """Note what a step came to."""
+        ledger = self._context.ledger
+        log.info("step done", extra={"step": type(step).__name__, "disks": ",".join(targets_of(step))})
+        if isinstance(step, Record) and step.why is RecordWhy.UNDONE and step.finished is not None:
+            ledger.undone(self._key, step.target, f"the {step.finished.kind.value}")
+        elif isinstance(step, Record):
+            ledger.succeeded(self._key, (step.target,))
+        elif isinstance(step, Discard) and result.left:
+            self._reporter.left(step.removal, result.left)
+
+    # After ---------------------------------------------------------------------------------------------
+
+    def _next_look(self, found: Plan) -> float | None:
+        now = self._context.now()
+        times = [found.wake_at] if found.wake_at else []
+        if any(disk.running for disk in found.disks):
+            times.append(now + (_LOOK_AGAIN if self._reporter.quiet is None else self._reporter.quiet))
+        elif any(disk.blocked for disk in found.disks):
+            times.append(now + _WAIT)
+        holds = self._context.ledger.discard_holds(self._key)
+        times += [until for until in holds.values() if until > now]
+        return max(0.0, (min(times) - now).total_seconds()) if times else None

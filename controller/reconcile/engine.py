@@ -1,0 +1,285 @@
+"""The engine: wake-ups in, passes out.
+
+Watch events, libvirt events and a timed resync all do the same thing: they put a key into the queue. None of
+them is trusted to arrive, to arrive once, or to be true any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from controller.api.conditions import Fact, State, Truth, Verdict
+from controller.api.hypervisor import Hypervisor
+from controller.api.reasons import Reason
+from controller.chain.parse import ParseError
+from controller.hypervisor.driver import Event, IOFailed, JobChanged, JobStatus, Lifecycle
+from controller.hypervisor.errors import Busy, HypervisorError
+from controller.kube.errors import KubeError
+from controller.kube.events import EventRecorder
+from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw
+from controller.kube.port import KubeClient
+from controller.reconcile.context import Context
+from controller.reconcile.domain_pass import DomainPass
+from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
+from controller.reconcile.ledger import Ledger
+from controller.reconcile.object_pass import ObjectPasses
+from controller.reconcile.queue import KeyedQueue
+from controller.reconcile.report import RESOLVED, unresolved_status
+from controller.reconcile.reporter import write_status
+from controller.reconcile.store import DomainKey, HypervisorKey, Key, ObjectKey, Store
+from controller.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+STUCK_SECONDS = 600.0
+"""A pass that takes longer means that the process has lost its way: jobs never run inside a pass."""
+
+_QUEUE = "domains"
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the engine runs. Times in seconds."""
+
+    cluster: str
+    resync: float = 300.0
+    workers: int = 16
+
+
+class Engine:
+    """Runs passes until stopped."""
+
+    def __init__(
+        self,
+        client: KubeClient,
+        recorder: EventRecorder,
+        metrics: Metrics,
+        *,
+        options: EngineOptions,
+        make_connector: MakeConnector,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._options = options
+        self._metrics = metrics
+        self._queue: KeyedQueue[Key] = KeyedQueue()
+        self._fleet = Fleet(make_connector, metrics, on_event=self._on_event, on_change=self._on_host)
+        self._context = Context(
+            client=client,
+            recorder=recorder,
+            metrics=metrics,
+            store=Store(),
+            ledger=Ledger(now),
+            hosts=self._fleet.hosts,
+            cluster=options.cluster,
+            now=now,
+            wake=self._queue.add,
+        )
+        self._objects = ObjectPasses(self._context)
+        self._unresolved: set[ObjectKey] = set()
+        self._connected: dict[str, bool] = {}
+        self._workers: list[asyncio.Task[None]] = []
+        self._resync: asyncio.Task[None] | None = None
+
+    # Life ----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to work."""
+        loop = asyncio.get_running_loop()
+        self._workers = [
+            loop.create_task(self._work(), name=f"worker {number}") for number in range(self._options.workers)
+        ]
+        self._resync = loop.create_task(self._resync_for_ever(), name="resync")
+
+    async def stop(self, grace_seconds: float) -> None:
+        """Begin nothing more; let the passes that run end, at the latest after ``grace_seconds``. Block jobs
+        go on in QEMU, and the next process finds them by the journal."""
+        self._queue.close()
+        if self._resync is not None:
+            self._resync.cancel()
+        if self._workers:
+            _, late = await asyncio.wait(self._workers, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+        await self._fleet.stop()
+
+    def problems(self) -> list[str]:
+        """What only a restart can mend."""
+        now = asyncio.get_running_loop().time()
+        found = [f"{task.get_name()} has died" for task in self._workers if task.done()]
+        if self._resync is not None and self._resync.done():
+            found.append("the resync has died")
+        stuck = [key for key, since in self._queue.since.items() if now - since > STUCK_SECONDS]
+        return found + [f"the pass over {key} takes more than {STUCK_SECONDS:.0f} s" for key in stuck]
+
+    def ready(self) -> str | None:
+        """What is missing until objects are acted on."""
+        return None if self._workers else "the engine has not started"
+
+    # Wake-ups ------------------------------------------------------------------------------------------
+
+    def on_object(self, kind: Kind, event_type: str | None, raw: Raw) -> None:
+        """Take note of a watch event."""
+        store, gone = self._context.store, event_type == "DELETED"
+        if kind == VOLUME_SNAPSHOT:
+            key = store.drop_snapshot(raw) if gone else store.put_snapshot(raw)
+            if key is not None:
+                self._queue.add(key)
+        elif kind == VOLUME_SNAPSHOT_CLASS:
+            if gone:
+                store.classes.pop(raw["metadata"]["name"], None)
+            else:
+                store.put_class(raw)
+            self._wake_all()
+        elif kind == HYPERVISOR:
+            self._on_hypervisor(raw, gone=gone)
+
+    def _on_hypervisor(self, raw: Raw, *, gone: bool) -> None:
+        store, name = self._context.store, raw["metadata"]["name"]
+        before = store.hypervisors.get(name)
+        if gone:
+            store.hypervisors.pop(name, None)
+            self._fleet.drop(name)
+        else:
+            store.put_hypervisor(raw)
+            parsed = store.hypervisors[name][1]
+            if isinstance(parsed, Hypervisor):
+                self._fleet.put(parsed)
+            else:
+                self._fleet.drop(name)
+        self._queue.add(HypervisorKey(name))
+        after = store.hypervisors.get(name)
+        if _spec(before) != _spec(after):
+            self._wake_all()
+
+    def _on_event(self, hypervisor: str, event: Event) -> None:
+        """A libvirt event: look at its domain, and at objects that wait for a domain like it."""
+        if isinstance(event, Lifecycle | JobChanged | IOFailed):
+            key = DomainKey(hypervisor, event.uuid)
+            if self._context.store.members(key):
+                self._queue.add(key)
+            if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
+                self._context.ledger.job_failed(key, event.target, f"libvirt says: {event.status.value}")
+        if isinstance(event, Lifecycle):
+            self._wake_unresolved()
+
+    def _on_host(self, hypervisor: str) -> None:
+        """The connection or the inventory of a hypervisor changed."""
+        self._fleet.gauge(hypervisor)
+        self._queue.add(HypervisorKey(hypervisor))
+        self._wake_unresolved()
+        host = self._fleet.hosts.get(hypervisor)
+        connected = host is not None and host.status.connected
+        if self._connected.get(hypervisor) != connected:
+            self._connected[hypervisor] = connected
+            for key in self._context.store.domains():
+                if key.hypervisor == hypervisor:
+                    self._queue.add(key)
+
+    def _wake_unresolved(self) -> None:
+        for key in self._unresolved:
+            self._queue.add(key)
+
+    def _wake_all(self) -> None:
+        for key in self._context.store.snapshots:
+            self._queue.add(key)
+
+    async def _resync_for_ever(self) -> None:
+        """Look at everything once per period, spread over it, whatever was or was not heard of."""
+        while True:
+            await asyncio.sleep(self._options.resync * random.uniform(0.9, 1.1))  # noqa: S311 - spreading load
+            hypervisors: list[Key] = [HypervisorKey(name) for name in self._fleet.hosts]
+            for key in [*self._context.store.snapshots, *hypervisors]:
+                self._queue.add_after(key, random.uniform(0, self._options.resync / 2))  # noqa: S311
+
+    # Passes --------------------------------------------------------------------------------------------
+
+    async def _work(self) -> None:
+        while (key := await self._queue.get()) is not None:
+            with self._metrics.reconcile_seconds.time():
+                result = await self._run(key)
+            self._metrics.reconcile.labels(result).inc()
+            self._metrics.queue_depth.labels(_QUEUE).set(len(self._queue))
+            self._queue.done(key)
+
+    async def _run(self, key: Key) -> str:
+        """One pass; never raises. Returns what came of it, for the metrics."""
+        try:
+            again = await self._pass(key)
+        except (HypervisorError, ParseError, KubeError, KeyError) as error:
+            await self._failed(key, error)
+            return "error"
+        except Exception:  # a defect in one pass must not end the worker; logged with its trace, and retried
+            log.exception("pass failed", extra={"key": str(key)})
+            self._queue.retry(key)
+            return "error"
+        self._queue.succeeded(key)
+        if again is None:
+            return "success"
+        self._queue.add_after(key, again)
+        return "requeue_after"
+
+    async def _pass(self, key: Key) -> float | None:
+        match key:
+            case DomainKey():
+                if not self._context.store.members(key):
+                    self._context.ledger.forget(key)
+                    return None
+                return await DomainPass(self._context, key).run()
+            case ObjectKey():
+                again = await self._objects.run(key, asyncio.get_running_loop().time())
+                here = key in self._context.store.snapshots and self._context.store.bound(key) is None
+                (self._unresolved.add if here else self._unresolved.discard)(key)
+                return again
+            case HypervisorKey():
+                await self._report_hypervisor(key.name)
+                return None
+
+    async def _report_hypervisor(self, name: str) -> None:
+        known = self._context.store.hypervisors.get(name)
+        if known is None:
+            return
+        raw, parsed = known
+        if not isinstance(parsed, Hypervisor):
+            log.warning("Hypervisor cannot be read", extra={"object": name, "why": parsed})
+            return
+        new = await report_hypervisor(
+            self._context.client,
+            (raw, parsed),
+            self._fleet.hosts.get(name),
+            self._fleet.faults.get(name),
+            self._context.now(),
+        )
+        if new is not None:
+            self._context.store.put_hypervisor(new)
+
+    async def _failed(self, key: Key, error: Exception) -> None:
+        """Nothing is known of the domain now, so nothing is concluded; the objects say what is in the way."""
+        delay = self._queue.retry(key)
+        log.warning("pass put off", extra={"key": str(key), "why": str(error), "seconds": round(delay, 1)})
+        if not isinstance(key, DomainKey) or isinstance(error, KubeError):
+            return
+        try:
+            await self._report_unreadable(key, error)
+        except KubeError as failure:
+            log.warning("status not written", extra={"key": str(key), "why": str(failure)})
+
+    async def _report_unreadable(self, key: DomainKey, error: Exception) -> None:
+        reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
+        message = f"{error}; nothing is concluded from that, and it is tried again"
+        for snapshot in self._context.store.members(key):
+            state = State.DELETING if snapshot.parsed.deleting else State.WAITING
+            verdict = Verdict(
+                state, reason, message, resolved=RESOLVED, chain_in_sync=Fact(Truth.UNKNOWN, reason, message)
+            )
+            await write_status(
+                self._context, snapshot, unresolved_status(snapshot.parsed, verdict, self._context.now())
+            )
+
+
+def _spec(known: tuple[Raw, Hypervisor | str] | None) -> object:
+    return known[0].get("spec") if known else None

@@ -1,0 +1,135 @@
+"""The hypervisors that this process is connected to, one supervised :class:`Host` per Hypervisor object."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from datetime import datetime
+
+from controller.api.conditions import HYPERVISOR_CONDITIONS, State, Verdict, conditions
+from controller.api.hypervisor import DomainCounts, Hypervisor, HypervisorStatus
+from controller.api.reasons import Reason
+from controller.api.uri import InvalidURIError, parse_uri
+from controller.hypervisor.driver import Event
+from controller.hypervisor.host import Connector, Host, HostStatus
+from controller.kube.errors import ObjectGone
+from controller.kube.kinds import HYPERVISOR, Raw
+from controller.kube.port import KubeClient
+from controller.telemetry.metrics import Metrics
+
+log = logging.getLogger(__name__)
+
+MakeConnector = Callable[[str], Connector]
+"""From a checked URI to something that opens connections."""
+
+
+class Fleet:
+    """Keeps one host per Hypervisor object. Use from one event loop."""
+
+    def __init__(
+        self,
+        make_connector: MakeConnector,
+        metrics: Metrics,
+        *,
+        on_event: Callable[[str, Event], None],
+        on_change: Callable[[str], None],
+    ) -> None:
+        self._make_connector = make_connector
+        self._metrics = metrics
+        self._on_event = on_event
+        self._on_change = on_change
+        self.hosts: dict[str, Host] = {}
+        self.faults: dict[str, str] = {}
+        """By name: why no connection is tried."""
+        self._uris: dict[str, str] = {}
+        self._stopping: set[asyncio.Task[None]] = set()
+
+    def put(self, hypervisor: Hypervisor) -> None:
+        """A Hypervisor object is there: connect, or connect anew when its URI has changed."""
+        name, uri = hypervisor.name, hypervisor.spec.uri
+        if self._uris.get(name) == uri:
+            return
+        self.drop(name)
+        self._uris[name] = uri
+        try:
+            parse_uri(uri)
+        except InvalidURIError as error:
+            # The CRD refuses such a URI; an older CRD, or one that was edited, may not.
+            self.faults[name] = str(error)
+            self._on_change(name)
+            return
+        host = Host(name, self._make_connector(uri), on_event=self._on_event, on_change=self._on_change)
+        self.hosts[name] = host
+        host.start()
+
+    def drop(self, name: str) -> None:
+        """A Hypervisor object is gone: disconnect. Jobs on it go on."""
+        self._uris.pop(name, None)
+        self.faults.pop(name, None)
+        host = self.hosts.pop(name, None)
+        if host is not None:
+            task = asyncio.get_running_loop().create_task(host.stop(), name=f"stop {name}")
+            self._stopping.add(task)
+            task.add_done_callback(self._stopping.discard)
+
+    async def stop(self) -> None:
+        """Disconnect from all."""
+        for name in list(self.hosts):
+            self.drop(name)
+        if self._stopping:
+            await asyncio.wait(set(self._stopping))
+
+    def gauge(self, name: str) -> None:
+        """Show the connection in the metrics."""
+        host = self.hosts.get(name)
+        self._metrics.libvirt_up.labels(name).set(1 if host is not None and host.status.connected else 0)
+
+
+def hypervisor_status(
+    hypervisor: Hypervisor, host: Host | None, fault: str | None, now: datetime
+) -> HypervisorStatus:
+    """The status of a Hypervisor object. Pure."""
+    before = hypervisor.status
+    status = host.status if host else None
+    verdict = _verdict(status, fault)
+    facts = status.facts if status else None
+    connected = status is not None and status.connected
+    domains = host.domains if host is not None and connected else None
+    return HypervisorStatus(
+        conditions=conditions(
+            verdict, before.conditions, hypervisor.generation, now, types=HYPERVISOR_CONDITIONS
+        ),
+        observed_generation=hypervisor.generation,
+        libvirt_version=facts.libvirt_version if facts else before.libvirt_version,
+        qemu_version=facts.qemu_version if facts else before.qemu_version,
+        domains=before.domains
+        if domains is None
+        else DomainCounts(total=len(domains), running=sum(domain.active for domain in domains)),
+        capabilities=tuple(sorted(facts.capabilities)) if facts else before.capabilities,
+    )
+
+
+def _verdict(status: HostStatus | None, fault: str | None) -> Verdict:
+    if fault is not None:
+        return Verdict(State.STALLED, Reason.INVALID_URI, fault)
+    if status is None:
+        return Verdict(State.PROGRESSING, Reason.CONNECTING, "connecting")
+    if status.connected:
+        return Verdict(State.IN_SYNC, Reason.CONNECTED, "connected")
+    return Verdict(State.WAITING, Reason.HYPERVISOR_UNREACHABLE, status.message)
+
+
+async def report_hypervisor(
+    client: KubeClient, known: tuple[Raw, Hypervisor], host: Host | None, fault: str | None, now: datetime
+) -> Raw | None:
+    """Write the status of a Hypervisor object unless it has an equal one; returns the new object."""
+    raw, hypervisor = known
+    status = hypervisor_status(hypervisor, host, fault, now).to_api()
+    if status == hypervisor.status.to_api():
+        return None
+    try:
+        return await client.apply_status(HYPERVISOR, raw, status)
+    except ObjectGone:
+        log.info("Hypervisor went while its status was written", extra={"object": hypervisor.name})
+        return None

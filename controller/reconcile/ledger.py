@@ -1,0 +1,117 @@
+"""What the process remembers between passes. All of it may be lost at any time: it only paces the work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from controller.chain.guards import Blocked, Why
+from controller.chain.planner import Hold
+from controller.reconcile.queue import Backoff
+from controller.reconcile.store import DomainKey
+
+_BACKOFF = Backoff(first=1.0, most=60.0)
+
+
+@dataclass
+class Ledger:
+    """Failures to wait out, and the merges that run on each hypervisor."""
+
+    now: Callable[[], datetime]
+    _holds: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
+    _failures: dict[tuple[DomainKey, str], int] = field(default_factory=dict)
+    _discards: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
+    _split: set[DomainKey] = field(default_factory=set)
+    _merges: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
+    _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
+    queued: dict[str, set[DomainKey]] = field(default_factory=dict)
+    """By hypervisor: domains whose merge waits for another one to end."""
+
+    # Failures ------------------------------------------------------------------------------------------
+
+    def holds(self, key: DomainKey) -> dict[str, Hold]:
+        """Failures on disks of this domain that are still waited out."""
+        return {t: hold for t, hold in self._holds.get(key, {}).items() if hold.until > self.now()}
+
+    def discard_holds(self, key: DomainKey) -> dict[str, datetime]:
+        """By image: not before when to try again to remove it."""
+        return dict(self._discards.get(key, {}))
+
+    def splits(self, key: DomainKey) -> bool:
+        """A transaction over several disks failed: go disk by disk, so one stops no other."""
+        return key in self._split
+
+    def failed(self, key: DomainKey, targets: Iterable[str], why: Why, message: str) -> None:
+        """Something failed: wait before the next try, longer each time."""
+        targets = tuple(targets)
+        if len(targets) > 1:
+            self._split.add(key)
+        for target in targets:
+            count = self._failures[key, target] = self._failures.get((key, target), 0) + 1
+            split_first = len(targets) > 1 and count == 1
+            delay = timedelta(seconds=0.0 if split_first else _BACKOFF.delay(count))
+            self._holds.setdefault(key, {})[target] = Hold(self.now() + delay, Blocked(why, message))
+
+    def undone(self, key: DomainKey, target: str, what: str) -> None:
+        """A begun operation had not happened. Once is what a restart looks like; again is a fault."""
+        if target in self.holds(key):
+            return
+        error = self._job_errors.pop((key, target), "")
+        count = self._failures.get((key, target), 0)
+        if error or count:
+            text = f"{what} on disk {target} ended without effect"
+            self.failed(key, (target,), Why.FAILED, f"{text}: {error}" if error else text)
+        else:
+            self._failures[key, target] = 1
+
+    def job_failed(self, key: DomainKey, target: str, message: str) -> None:
+        """An event said that a block job failed; whether it was ours, and what came of it, the chain tells."""
+        self._job_errors[key, target] = message
+
+    def discard_failed(self, key: DomainKey, image: str) -> None:
+        """An image cannot be removed now; try again later."""
+        count = self._failures[key, image] = self._failures.get((key, image), 0) + 1
+        until = self.now() + timedelta(seconds=_BACKOFF.delay(count))
+        self._discards.setdefault(key, {})[image] = until
+
+    def succeeded(self, key: DomainKey, targets: Iterable[str]) -> None:
+        """A step worked: forget what failed on these disks before."""
+        for target in targets:
+            self._failures.pop((key, target), None)
+            self._holds.get(key, {}).pop(target, None)
+            self._job_errors.pop((key, target), None)
+        self._split.discard(key)
+
+    def forget(self, key: DomainKey) -> None:
+        """The domain is of no interest any more."""
+        for table in (self._holds, self._discards, self._merges):
+            table.pop(key, None)
+        self._split.discard(key)
+        for mapping in (self._failures, self._job_errors):
+            for pair in [pair for pair in mapping if pair[0] == key]:
+                del mapping[pair]
+
+    # Merges --------------------------------------------------------------------------------------------
+
+    def begin_merge(self, key: DomainKey, target: str) -> None:
+        """A merge is about to begin: it takes a slot from now on."""
+        self._merges.setdefault(key, {})[target] = self.now()
+
+    def begun(self, key: DomainKey, target: str) -> datetime | None:
+        """When this process began the merge that runs on the disk."""
+        return self._merges.get(key, {}).get(target)
+
+    def running(self, key: DomainKey, targets: Iterable[str]) -> bool:
+        """These disks of the domain have a merge now. Returns True when fewer have one than before."""
+        before = self._merges.pop(key, {})
+        now = {
+            target: before.get(target, datetime.min.replace(tzinfo=self.now().tzinfo)) for target in targets
+        }
+        if now:
+            self._merges[key] = now
+        return len(now) < len(before)
+
+    def merges_on(self, hypervisor: str) -> int:
+        """Merges that run on this hypervisor."""
+        return sum(len(disks) for key, disks in self._merges.items() if key.hypervisor == hypervisor)

@@ -1,0 +1,115 @@
+"""The pass over one VolumeSnapshot that is not known to mean a domain yet: resolve it, or say why not."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+from controller.api.conditions import Fact, State, Truth, Verdict
+from controller.api.hypervisor import Hypervisor
+from controller.api.reasons import Reason
+from controller.kube.kinds import VOLUME_SNAPSHOT
+from controller.reconcile.context import Context
+from controller.reconcile.report import unresolved_status
+from controller.reconcile.reporter import write_status
+from controller.reconcile.resolve import Candidate, Found, NotFound, resolve
+from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
+
+log = logging.getLogger(__name__)
+
+GONE_AFTER_SECONDS = 60.0
+"""A deleted VolumeSnapshot whose domain no connected hypervisor has goes after so long."""
+
+_WAIT_SECONDS = 30.0
+
+
+@dataclass
+class ObjectPasses:
+    """Resolves VolumeSnapshots; remembers since when a domain is gone."""
+
+    context: Context
+    _gone_since: dict[ObjectKey, float] = field(default_factory=dict)
+
+    async def run(self, key: ObjectKey, monotonic: float) -> float | None:
+        """Bind the object to its domain and wake the domain, or report why there is none. Returns seconds
+        until the next look. ``monotonic`` is the time of a clock that is never set back, in seconds."""
+        store = self.context.store
+        bound = store.bound(key)
+        snapshot = store.snapshots.get(key)
+        if snapshot is None:
+            self._forget(key, bound)
+            return None
+        found = resolve(snapshot.parsed, self._candidates())
+        if isinstance(found, Found):
+            self._gone_since.pop(key, None)
+            domain = DomainKey(found.hypervisor, found.domain.uuid)
+            if bound is not None and bound != domain:
+                self.context.wake(bound)
+            store.bind(key, domain)
+            self.context.wake(domain)
+            return None
+        self._unbind(key, bound)
+        return await self._unresolved(key, snapshot, found, monotonic)
+
+    def _candidates(self) -> list[Candidate]:
+        return [self._candidate(hypervisor) for hypervisor in self.context.store.valid_hypervisors()]
+
+    def _candidate(self, hypervisor: Hypervisor) -> Candidate:
+        host = self.context.hosts.get(hypervisor.name)
+        known = host is not None and host.status.connected and host.status.synced
+        return Candidate(hypervisor, host, known)
+
+    async def _unresolved(
+        self, key: ObjectKey, snapshot: Snapshot, found: NotFound, monotonic: float
+    ) -> float:
+        deleting = snapshot.parsed.deleting
+        wait = _WAIT_SECONDS
+        if deleting and found.gone:
+            since = self._gone_since.setdefault(key, monotonic)
+            wait = since + GONE_AFTER_SECONDS - monotonic
+            if wait <= 0 or snapshot.parsed.status.creation_time is None:
+                await self._let_go(snapshot, found)
+                return _WAIT_SECONDS
+        else:
+            self._gone_since.pop(key, None)
+        if deleting:
+            state = State.DELETING_STALLED if found.stalled and not found.gone else State.DELETING
+        else:
+            state = State.STALLED if found.stalled else State.WAITING
+        resolved = Fact(Truth.FALSE, found.reason, found.message)
+        chain = Fact(Truth.UNKNOWN, found.reason, found.message)
+        verdict = Verdict(state, found.reason, found.message, resolved=resolved, chain_in_sync=chain)
+        await write_status(
+            self.context, snapshot, unresolved_status(snapshot.parsed, verdict, self.context.now())
+        )
+        return min(wait, _WAIT_SECONDS)
+
+    async def _let_go(self, snapshot: Snapshot, found: NotFound) -> None:
+        """The domain is gone for good: the object goes, and an event names what it leaves behind."""
+        if not snapshot.parsed.protected:
+            return
+        layer = snapshot.parsed.status.layer
+        image = layer.source if layer is not None and layer.source else "none that its status names"
+        self.context.recorder.warning(
+            snapshot.raw,
+            Reason.DOMAIN_NOT_FOUND,
+            "Delete",
+            f"the domain is gone; its images were left as they are (the point's: {image}). {found.message}",
+        )
+        raw = await self.context.client.remove_finalizer(VOLUME_SNAPSHOT, snapshot.raw)
+        if raw is not None:
+            self.context.store.put_snapshot(raw)
+
+    def _forget(self, key: ObjectKey, bound: DomainKey | None) -> None:
+        self._gone_since.pop(key, None)
+        self._unbind(key, bound)
+        broken = self.context.store.unreadable.get(key)
+        if broken is not None:
+            log.warning(
+                "object cannot be read", extra={"object": f"{key.namespace}/{key.name}", "why": broken.fault}
+            )
+
+    def _unbind(self, key: ObjectKey, bound: DomainKey | None) -> None:
+        self.context.store.bind(key, None)
+        if bound is not None:
+            self.context.wake(bound)

@@ -1,0 +1,141 @@
+"""A coalescing keyed queue: many wake-ups for one key become one run, and one key never runs twice at once.
+
+A key that is added while it runs is run once more afterwards. Keys may be added for later; an earlier wake-up
+wins. Failures back off per key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import random
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import count
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Exponential delays in seconds, with jitter so that many keys do not come back at once."""
+
+    first: float = 0.5
+    most: float = 60.0
+    factor: float = 2.0
+    jitter: float = 0.2
+
+    def delay(self, failures: int) -> float:
+        """Delay after so many failures in a row (1 or more)."""
+        plain = min(self.most, self.first * self.factor ** min(failures - 1, 30))
+        return plain * (1 + self.jitter * random.random())  # noqa: S311 - spreading load, not a secret
+
+
+class KeyedQueue(Generic[K]):
+    """Use from one event loop only."""
+
+    def __init__(self, backoff: Backoff | None = None) -> None:
+        self._backoff = backoff or Backoff()
+        self._ready: deque[K] = deque()
+        self._waiting: set[K] = set()
+        self._running: set[K] = set()
+        self._again: set[K] = set()
+        self._timers: list[tuple[float, int, K]] = []
+        self._due: dict[K, float] = {}
+        self._failures: dict[K, int] = {}
+        self._order = count()
+        self._wake = asyncio.Event()
+        self._closed = False
+        self.since: dict[K, float] = {}
+        """When each running key was handed out (loop time), for the liveness probe."""
+
+    def __len__(self) -> int:
+        """Keys that wait for a worker now."""
+        return len(self._ready)
+
+    def add(self, key: K) -> None:
+        """Run this key as soon as a worker is free."""
+        if self._closed:
+            return
+        self._due.pop(key, None)
+        if key in self._running:
+            self._again.add(key)
+        elif key not in self._waiting:
+            self._waiting.add(key)
+            self._ready.append(key)
+            self._wake.set()
+
+    def add_after(self, key: K, seconds: float) -> None:
+        """Run this key after so many seconds, unless it is due earlier already."""
+        if self._closed:
+            return
+        due = asyncio.get_running_loop().time() + max(seconds, 0.0)
+        if key in self._waiting or self._due.get(key, due + 1) <= due:
+            return
+        self._due[key] = due
+        heapq.heappush(self._timers, (due, next(self._order), key))
+        self._wake.set()
+
+    def retry(self, key: K) -> float:
+        """Run a key that failed again after its backoff; returns the delay in seconds."""
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = self._backoff.delay(failures)
+        self.add_after(key, delay)
+        return delay
+
+    def succeeded(self, key: K) -> None:
+        """Forget earlier failures of this key."""
+        self._failures.pop(key, None)
+
+    async def get(self) -> K | None:
+        """The next key; None once the queue is closed. The caller must call :meth:`done` for it."""
+        while not self._closed:
+            pause = self._release_due()
+            if self._ready:
+                key = self._ready.popleft()
+                self._waiting.discard(key)
+                self._running.add(key)
+                self.since[key] = asyncio.get_running_loop().time()
+                return key
+            self._wake.clear()
+            await self._sleep(pause)
+        return None
+
+    def done(self, key: K) -> None:
+        """The run of this key has ended."""
+        self._running.discard(key)
+        self.since.pop(key, None)
+        if key in self._again:
+            self._again.discard(key)
+            self.add(key)
+
+    def close(self) -> None:
+        """Let all workers end after what they run now."""
+        self._closed = True
+        self._wake.set()
+
+    def _release_due(self) -> float | None:
+        """Move timers that are due to the ready keys; seconds until the next one."""
+        now = asyncio.get_running_loop().time()
+        while self._timers:
+            due, _, key = self._timers[0]
+            if self._due.get(key) != due:
+                heapq.heappop(self._timers)  # superseded by an earlier wake-up
+            elif due <= now:
+                heapq.heappop(self._timers)
+                self.add(key)
+            else:
+                return due - now
+        return None
+
+    async def _sleep(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._wake.wait()
+        except TimeoutError:
+            return
+        finally:
+            if self._closed:
+                self._wake.set()

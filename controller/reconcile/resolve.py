@@ -1,0 +1,175 @@
+"""Which domain a VolumeSnapshot means. Pure: inventories in, an answer or a reason out.
+
+Access is checked by name before anything is looked up, so an answer never tells a namespace whether a domain
+that it may not use exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from controller.api.hypervisor import Hypervisor
+from controller.api.reasons import Reason
+from controller.api.volumesnapshot import VolumeSnapshot
+from controller.hypervisor.driver import DomainRef
+
+
+class Inventory(Protocol):
+    """What resolution needs of a hypervisor: :class:`controller.hypervisor.host.Host` has it."""
+
+    def find_by_name(self, name: str) -> DomainRef | None: ...
+
+    def find_by_uuid(self, uuid: str) -> DomainRef | None: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One Hypervisor object with its inventory (None: not connected to yet)."""
+
+    hypervisor: Hypervisor
+    inventory: Inventory | None
+    known: bool
+    """Connected and listed completely: a domain that it does not list is not there."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The one domain that is meant."""
+
+    hypervisor: str
+    domain: DomainRef
+
+
+@dataclass(frozen=True)
+class NotFound:
+    """Why there is no such one domain, and what to do. ``gone`` is true when it is certain that no connected
+    hypervisor has it, and no hypervisor that may have it is out of reach."""
+
+    reason: Reason
+    message: str
+    stalled: bool = False
+    gone: bool = False
+
+
+def resolve(snapshot: VolumeSnapshot, candidates: Sequence[Candidate]) -> Found | NotFound:
+    """Find the domain of ``spec.source``, fenced by the UUID that an earlier pass resolved."""
+    source, namespace = snapshot.spec.source, snapshot.namespace
+    usable = [
+        one
+        for one in candidates
+        if source.hypervisor in (None, one.hypervisor.name)
+        and (
+            one.hypervisor.allows(namespace, source.domain)
+            if source.domain is not None
+            else _gives_anything(one.hypervisor, namespace)
+        )
+    ]
+    if not usable:
+        return _nowhere(snapshot, candidates)
+    fence = snapshot.status.resolved.domain_uuid if snapshot.status.resolved else None
+    uuid = source.domain_uuid or fence
+    matches = _matches(usable, namespace, uuid, source.domain)
+    if not matches:
+        return _missing(snapshot, usable)
+    found = _one(matches, snapshot)
+    if isinstance(found, Found) and fence is not None and found.domain.uuid.lower() != fence.lower():
+        return NotFound(
+            Reason.DOMAIN_REPLACED,
+            f"the domain {found.domain.name} on {found.hypervisor} has the UUID {found.domain.uuid}; the "
+            f"point was taken of {fence}, which is another machine: delete this object and make a new one",
+            stalled=True,
+            gone=all(one.known for one in usable),
+        )
+    return found
+
+
+def _gives_anything(hypervisor: Hypervisor, namespace: str) -> bool:
+    """With a UUID the name is known only after the look-up; some rule must at least name the namespace."""
+    return any(rule.allows(namespace, domain) for rule in hypervisor.spec.access for domain in rule.domains)
+
+
+def _matches(
+    usable: Sequence[Candidate], namespace: str, uuid: str | None, name: str | None
+) -> list[tuple[Candidate, DomainRef]]:
+    """By UUID where one is known; a domain of that name with another UUID only when there is none."""
+    by_uuid, by_name = [], []
+    for one in usable:
+        if one.inventory is None:
+            continue
+        ref = one.inventory.find_by_uuid(uuid.lower()) if uuid else None
+        if ref is not None and one.hypervisor.allows(namespace, ref.name):
+            by_uuid.append((one, ref))
+        ref = one.inventory.find_by_name(name) if name else None
+        if ref is not None:
+            by_name.append((one, ref))
+    return by_uuid or by_name
+
+
+def _one(matches: Sequence[tuple[Candidate, DomainRef]], snapshot: VolumeSnapshot) -> Found | NotFound:
+    """One domain; of one machine that two hypervisors define, the place where it runs."""
+    places = [Found(one.hypervisor.name, ref) for one, ref in matches]
+    if len({found.domain.uuid for found in places}) == 1:
+        running = [found for found in places if found.domain.active]
+        before = snapshot.status.resolved.hypervisor if snapshot.status.resolved else None
+        same = [found for found in places if found.hypervisor == before]
+        for chosen in (running, same, places):
+            if len(chosen) == 1:
+                return chosen[0]
+    names = ", ".join(f"{found.domain.name} ({found.domain.uuid}) on {found.hypervisor}" for found in places)
+    return NotFound(
+        Reason.DOMAIN_AMBIGUOUS,
+        f"more than one domain is meant: {names}; name spec.source.hypervisor or spec.source.domainUUID in a "
+        f"new VolumeSnapshot",
+        stalled=True,
+    )
+
+
+def _missing(snapshot: VolumeSnapshot, usable: Sequence[Candidate]) -> NotFound:
+    label = _label(snapshot)
+    away = sorted(one.hypervisor.name for one in usable if not one.known)
+    if away:
+        return NotFound(
+            Reason.HYPERVISOR_UNREACHABLE,
+            f"no connected hypervisor has {label}, and {', '.join(away)} cannot be asked now; nothing is "
+            f"concluded from that (kubectl get hypervisors says why)",
+        )
+    asked = ", ".join(sorted(one.hypervisor.name for one in usable))
+    return NotFound(
+        Reason.DOMAIN_NOT_FOUND,
+        f"no hypervisor that namespace {snapshot.namespace} may use has {label} (asked: {asked}); define the "
+        f"domain, or correct the name in a new VolumeSnapshot",
+        gone=True,
+    )
+
+
+def _nowhere(snapshot: VolumeSnapshot, candidates: Sequence[Candidate]) -> NotFound:
+    """No Hypervisor object comes into question at all."""
+    wanted = snapshot.spec.source.hypervisor
+    if wanted is not None and all(one.hypervisor.name != wanted for one in candidates):
+        return NotFound(
+            Reason.HYPERVISOR_NOT_FOUND,
+            f"there is no Hypervisor {wanted} (kubectl get hypervisors lists them)",
+            gone=True,
+        )
+    if not candidates:
+        return NotFound(
+            Reason.HYPERVISOR_NOT_FOUND,
+            "there is no Hypervisor object yet; an administrator makes one for each libvirt connection",
+            gone=True,
+        )
+    where = f"Hypervisor {wanted}" if wanted else "no Hypervisor"
+    verb = "does not give" if wanted else "gives"
+    return NotFound(
+        Reason.ACCESS_DENIED,
+        f"{where} {verb} {_label(snapshot)} to namespace {snapshot.namespace}; an administrator can add a "
+        f"rule to the Hypervisor's spec.access",
+        stalled=True,
+        gone=True,
+    )
+
+
+def _label(snapshot: VolumeSnapshot) -> str:
+    source = snapshot.spec.source
+    return f"a domain named {source.domain}" if source.domain else f"a domain with UUID {source.domain_uuid}"

@@ -1,0 +1,196 @@
+"""What the watches told of our objects: a hint to work from, never the last word before an act.
+
+Objects are kept parsed, newest version first come. A watch event that is older than what a write of our own
+returned is ignored, so a pass never reports from a status that it has already replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from controller.api.hypervisor import Hypervisor
+from controller.api.objects import explain
+from controller.api.volumesnapshot import VolumeSnapshot
+from controller.api.volumesnapshotclass import VolumeSnapshotClass, VolumeSnapshotClassSpec
+from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw, uid_of
+
+
+@dataclass(frozen=True, order=True)
+class DomainKey:
+    """One domain on one hypervisor: the key of a pass."""
+
+    hypervisor: str
+    uuid: str
+
+
+@dataclass(frozen=True, order=True)
+class ObjectKey:
+    """One VolumeSnapshot by namespace and name: the key of its resolution."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, order=True)
+class HypervisorKey:
+    """One Hypervisor object: the key of its report."""
+
+    name: str
+
+
+Key = DomainKey | ObjectKey | HypervisorKey
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A VolumeSnapshot as read: the raw object for writes, the parsed one for decisions."""
+
+    raw: Raw
+    parsed: VolumeSnapshot
+
+    @property
+    def key(self) -> ObjectKey:
+        """Its namespace and name."""
+        return ObjectKey(self.parsed.namespace, self.parsed.name)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An object that this version cannot understand; the CRD normally refuses such a thing."""
+
+    raw: Raw
+    fault: str
+
+
+@dataclass(frozen=True)
+class ClassFault:
+    """Why no class could be told for a VolumeSnapshot."""
+
+    message: str
+
+
+def version_of(raw: Raw) -> int:
+    """The resourceVersion as a number (0 when it is not one): larger is newer for objects of one kind."""
+    version = str(raw["metadata"].get("resourceVersion", ""))
+    return int(version) if version.isdigit() else 0
+
+
+@dataclass
+class Store:
+    """All objects of the three kinds, and which domain each VolumeSnapshot was found to mean."""
+
+    snapshots: dict[ObjectKey, Snapshot] = field(default_factory=dict)
+    unreadable: dict[ObjectKey, Unreadable] = field(default_factory=dict)
+    classes: dict[str, VolumeSnapshotClass] = field(default_factory=dict)
+    hypervisors: dict[str, tuple[Raw, Hypervisor | str]] = field(default_factory=dict)
+    _bound: dict[ObjectKey, DomainKey] = field(default_factory=dict)
+    _members: dict[DomainKey, set[ObjectKey]] = field(default_factory=dict)
+
+    # Taking in -----------------------------------------------------------------------------------------
+
+    def put_snapshot(self, raw: Raw) -> ObjectKey | None:
+        """Take in a VolumeSnapshot that is there. Returns None when this version, or a newer one, is known
+        already: the echo of a write of our own is no reason to look again."""
+        meta = raw["metadata"]
+        key = ObjectKey(meta.get("namespace", ""), meta["name"])
+        known = self.snapshots.get(key)
+        if (
+            known is not None
+            and version_of(known.raw) >= version_of(raw)
+            and uid_of(known.raw) == uid_of(raw)
+        ):
+            return None
+        try:
+            self.snapshots[key] = Snapshot(raw, VolumeSnapshot.model_validate(raw))
+            self.unreadable.pop(key, None)
+        except ValidationError as error:
+            self.snapshots.pop(key, None)
+            self.unreadable[key] = Unreadable(raw, explain(error))
+        return key
+
+    def drop_snapshot(self, raw: Raw) -> ObjectKey:
+        """A VolumeSnapshot is gone; one of the same name that came after it stays."""
+        meta = raw["metadata"]
+        key = ObjectKey(meta.get("namespace", ""), meta["name"])
+        known = self.snapshots.get(key) or self.unreadable.get(key)
+        if known is not None and uid_of(known.raw) == uid_of(raw):
+            self.snapshots.pop(key, None)
+            self.unreadable.pop(key, None)
+        return key
+
+    def put_class(self, raw: Raw) -> None:
+        """Take in a class. One that cannot be read counts as missing."""
+        try:
+            self.classes[raw["metadata"]["name"]] = VolumeSnapshotClass.model_validate(raw)
+        except ValidationError:
+            self.classes.pop(raw["metadata"]["name"], None)
+
+    def put_hypervisor(self, raw: Raw) -> None:
+        """Take in a Hypervisor; what is wrong with it is kept in its place."""
+        name = raw["metadata"]["name"]
+        known = self.hypervisors.get(name)
+        if known is not None and version_of(known[0]) > version_of(raw) and uid_of(known[0]) == uid_of(raw):
+            return
+        try:
+            self.hypervisors[name] = (raw, Hypervisor.model_validate(raw))
+        except ValidationError as error:
+            self.hypervisors[name] = (raw, explain(error))
+
+    # Asking --------------------------------------------------------------------------------------------
+
+    def valid_hypervisors(self) -> Iterator[Hypervisor]:
+        """All Hypervisor objects that could be read."""
+        for _, parsed in self.hypervisors.values():
+            if isinstance(parsed, Hypervisor):
+                yield parsed
+
+    def policy(self, snapshot: VolumeSnapshot) -> VolumeSnapshotClassSpec | ClassFault:
+        """The class that applies: the named one, the default one, or the built-in values."""
+        wanted = snapshot.spec.volume_snapshot_class_name
+        if wanted is not None:
+            found = self.classes.get(wanted)
+            text = f"there is no VolumeSnapshotClass {wanted}; make it, or name another class"
+            return found.spec if found else ClassFault(text)
+        defaults = sorted(name for name, one in self.classes.items() if one.marked_default)
+        if len(defaults) > 1:
+            names = ", ".join(defaults)
+            return ClassFault(f"more than one class is marked as the default ({names}); leave one")
+        return self.classes[defaults[0]].spec if defaults else VolumeSnapshotClassSpec()
+
+    # Bindings ------------------------------------------------------------------------------------------
+
+    def bound(self, key: ObjectKey) -> DomainKey | None:
+        """The domain that the object was last found to mean."""
+        return self._bound.get(key)
+
+    def bind(self, key: ObjectKey, domain: DomainKey | None) -> None:
+        """Remember which domain the object means; None for none."""
+        before = self._bound.pop(key, None)
+        if before is not None:
+            members = self._members[before]
+            members.discard(key)
+            if not members:
+                del self._members[before]
+        if domain is not None:
+            self._bound[key] = domain
+            self._members.setdefault(domain, set()).add(key)
+
+    def members(self, domain: DomainKey) -> list[Snapshot]:
+        """The VolumeSnapshots that mean this domain."""
+        keys = sorted(self._members.get(domain, ()))
+        return [self.snapshots[key] for key in keys if key in self.snapshots]
+
+    def domains(self) -> list[DomainKey]:
+        """All domains that some VolumeSnapshot means."""
+        return sorted(self._members)
+
+
+KINDS = {VOLUME_SNAPSHOT.plural, VOLUME_SNAPSHOT_CLASS.plural, HYPERVISOR.plural}
+
+
+def is_ours(kind: Kind) -> bool:
+    """True for the kinds that the store keeps."""
+    return kind.plural in KINDS

@@ -1,0 +1,134 @@
+"""VolumeSnapshots and their classes as the planner's wishes.
+
+What cannot be turned into a wish (no class, a field of a later version) is a :class:`Misfit` with the reason:
+such an object keeps what it has, and nothing is begun for it.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from controller.api.overlay import ClassOverlay, Overlay
+from controller.api.quantity import parse_quantity
+from controller.api.reasons import Reason
+from controller.api.volumesnapshot import DeletionPolicy, Quiesce, VolumeSnapshot
+from controller.api.volumesnapshotclass import VolumeSnapshotClassSpec
+from controller.chain.desired import Direction, Memory, Placement, Policy, Want
+from controller.chain.journal import Owner
+from controller.chain.source import Source
+from controller.hypervisor.driver import Driver, Pool
+from controller.hypervisor.errors import NotFound, Unsupported
+from controller.reconcile.store import ClassFault, Snapshot, Store
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A VolumeSnapshot that no wish can be made of now, and why."""
+
+    snapshot: Snapshot
+    reason: Reason
+    message: str
+    stalled: bool
+
+
+def owner_of(snapshot: VolumeSnapshot) -> Owner:
+    """The object as the journal names it."""
+    return Owner(snapshot.namespace, snapshot.name, snapshot.uid)
+
+
+async def wants_of(
+    snapshots: Iterable[Snapshot], store: Store, driver: Driver
+) -> tuple[list[Want], list[Misfit]]:
+    """Turn all VolumeSnapshots of one domain into wishes; asks libvirt only for pools that are needed."""
+    wants: list[Want] = []
+    misfits: list[Misfit] = []
+    for snapshot in snapshots:
+        found = await _want(snapshot, store, driver)
+        if isinstance(found, Want):
+            wants.append(found)
+        else:
+            misfits.append(found)
+    return wants, misfits
+
+
+async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misfit:
+    parsed = snapshot.parsed
+    later = parsed.spec.not_yet()
+    if later is not None and not parsed.deleting:
+        return Misfit(snapshot, Reason.INVALID_SPEC, later, stalled=True)
+    spec = store.policy(parsed)
+    if isinstance(spec, ClassFault):
+        return Misfit(snapshot, Reason.CLASS_NOT_FOUND, spec.message, stalled=False)
+    memory = memory_of(parsed)
+    placement = Placement()
+    if memory is None and not parsed.deleting:
+        place = await _placement(parsed.spec.overlay or spec.overlay, driver)
+        if isinstance(place, str):
+            return Misfit(snapshot, Reason.OVERLAY_REQUIRED, place, stalled=True)
+        placement = place
+    policy = policy_of(spec)
+    return Want(
+        owner=owner_of(parsed),
+        target=parsed.spec.source.disk,
+        deleted_at=parsed.metadata.deletion_timestamp,
+        merge=(parsed.spec.deletion_policy or spec.deletion_policy) is DeletionPolicy.DELETE,
+        suspended=parsed.spec.suspend,
+        freeze=(parsed.spec.quiesce or spec.quiesce) is not Quiesce.NEVER,
+        armed=True,
+        memory=memory,
+        policy=policy,
+        placement=placement,
+    )
+
+
+def policy_of(spec: VolumeSnapshotClassSpec) -> Policy:
+    """The class as the planner knows it."""
+    return Policy(
+        direction=Direction(spec.merge.direction.value),
+        settle_seconds=spec.merge.settle_seconds,
+        bandwidth=spec.merge.bandwidth_bytes_per_second,
+        max_layers=spec.max_layers,
+        protected=spec.protected_images,
+    )
+
+
+def memory_of(snapshot: VolumeSnapshot) -> Memory | None:
+    """What the status remembers of a point that was taken."""
+    status = snapshot.status
+    if status.creation_time is None:
+        return None
+    return Memory(
+        taken=_rfc3339(status.creation_time),
+        consistency=status.consistency.value if status.consistency else "",
+        consistency_message=status.consistency_message or "",
+        capacity=parse_quantity(status.restore_size) if status.restore_size else 0,
+    )
+
+
+async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> Placement | str:
+    """Where new layers go, or why that place cannot be used."""
+    if overlay is not None and overlay.directory is not None:
+        return Placement(_in_directory(overlay.directory))
+    if overlay is None or overlay.pool is None:
+        return Placement()
+    try:
+        pool = await driver.pool(overlay.pool)
+    except (NotFound, Unsupported) as error:
+        return f"overlay.pool {overlay.pool} cannot be used: {error.message}"
+    template = _template(pool)
+    return Placement(template) if template else f"pool {pool.name} of type {pool.type} cannot hold overlays"
+
+
+def _template(pool: Pool) -> Source | None:
+    return pool.template if pool.template is not None else _in_directory(pool.path) if pool.path else None
+
+
+def _in_directory(directory: str) -> Source:
+    return Source.file(posixpath.join(directory, "overlay"))
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
