@@ -36,8 +36,9 @@ _FLAGS: dict[str, Callable[[libvirt.virDomain], object]] = {
         libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_QUIESCE,
     ),
 }
-_REFUSED_AFTER_THE_FLAGS = {
-    libvirt.VIR_ERR_INVALID_ARG,
+_PASSED_THE_FLAGS = {
+    libvirt.VIR_ERR_INVALID_ARG,  # no such disk
+    libvirt.VIR_ERR_OPERATION_INVALID,  # the domain does not run
     libvirt.VIR_ERR_XML_ERROR,
     libvirt.VIR_ERR_XML_DETAIL,
 }
@@ -68,9 +69,8 @@ def _flags(connection: libvirt.virConnect) -> Iterator[str]:
             except libvirt.libvirtError as error:
                 if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                     return  # gone meanwhile: unknown
-                if error.get_error_code() in _REFUSED_AFTER_THE_FLAGS and "unsupported flags" not in str(
-                    error
-                ):
+                known = "unsupported flags" not in str(error)
+                if known and error.get_error_code() in _PASSED_THE_FLAGS:
                     yield name
 
 
