@@ -1,0 +1,246 @@
+"""The workbench over real libvirt, QEMU and storage servers: the guest is QEMU's own I/O command."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+from lxml import etree
+
+from controller.chain.source import Source
+from controller.hypervisor.libvirt_driver import connect_libvirt
+from lab import process
+from lab.deadline import wait_until
+from lab.hosts.host import Host
+from lab.lab import Lab
+from lab.storage.image import ImageSource, run_qemu_tool
+from lab.storage.nbd import NbdExport
+from tests.hypervisor.conformance.workbench import (
+    CLUSTER_BYTES,
+    DEADLINE_SECONDS,
+    SIZE_BYTES,
+    Content,
+    Drive,
+    Kind,
+    Workbench,
+)
+
+_numbers = itertools.count(1)
+_OPEN = 0.01
+"""Seconds between two looks at something that has no event."""
+
+
+class RealBench(Workbench):
+    """Machines without an operating system on a host of the lab; SeaBIOS finds nothing to boot and waits."""
+
+    def __init__(self, lab: Lab, host: Host) -> None:
+        super().__init__()
+        self._lab = lab
+        self._host = host
+        self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=host.images))
+        self._exports: list[NbdExport] = []
+        self._uuids: list[str] = []
+
+    async def connect(self) -> None:
+        self.driver = await connect_libvirt(self._host.uri)(self.sink)
+
+    async def close(self) -> None:
+        """End what the test left running."""
+        for uuid in self._uuids:
+            with contextlib.suppress(libvirt.libvirtError):
+                domain = self._domain(uuid)
+                if domain.isActive():
+                    domain.destroy()
+                domain.undefine()
+        await self.driver.close()
+        for export in self._exports:
+            self._lab.nbd.remove(export)
+
+    # Images -------------------------------------------------------------------------------------------
+
+    def _new(self, kind: Kind) -> ImageSource:
+        name = f"c{next(_numbers)}"
+        if kind is Kind.FILE:
+            return ImageSource.file(self._directory / f"{name}.qcow2")
+        if kind is Kind.GLUSTER:
+            return self._lab.gluster.volume().source(f"{self._directory.name}-{name}.qcow2")
+        export = self._lab.nbd.export(f"{self._directory.name}-{name}", 2 * SIZE_BYTES)
+        self._exports.append(export)
+        return export.source
+
+    async def place(self, kind: Kind) -> Source:
+        return _source(self._new(kind))
+
+    async def image(
+        self,
+        kind: Kind,
+        *,
+        image_format: str = "qcow2",
+        backing: Source | None = None,
+        relative: bool = False,
+    ) -> Source:
+        new = self._new(kind)
+        command = ["qemu-img", "create", "-q", "-f", image_format]
+        if backing is not None:
+            command += ["-b", backing.leaf if relative else backing.uri, "-F", "qcow2"]
+        if image_format != "raw" or kind is not Kind.NBD:
+            run_qemu_tool(*command, new.uri, str(SIZE_BYTES))
+        return _source(new)
+
+    async def backing_name(self, source: Source) -> str | None:
+        said = run_qemu_tool("qemu-img", "info", "-U", "--output=json", "-f", "qcow2", source.uri)
+        name: str | None = json.loads(said).get("backing-filename")
+        return name
+
+    async def offline(self, source: Source) -> Content:
+        return self._content("qcow2", source.uri)
+
+    def _content(self, image_format: str, uri: str) -> Content:
+        with tempfile.NamedTemporaryFile(dir=self._directory) as file:
+            run_qemu_tool("qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", uri, file.name)
+            data = Path(file.name).read_bytes()
+        content: Content = {}
+        for cluster in range(len(data) // CLUSTER_BYTES):
+            piece = data[cluster * CLUSTER_BYTES : (cluster + 1) * CLUSTER_BYTES]
+            assert piece == piece[:1] * CLUSTER_BYTES, f"cluster {cluster} of {uri} is torn"
+            if piece[0]:
+                content[cluster] = piece[0]
+        return content
+
+    # Machines -----------------------------------------------------------------------------------------
+
+    def _domain(self, uuid: str) -> Any:
+        return self._host.connection().lookupByUUIDString(uuid)
+
+    async def machine(
+        self, drives: Mapping[str, Drive], *, persistent: bool = True, start: bool = True
+    ) -> str:
+        xml = _domain_xml(f"{self._directory.name}-{next(_numbers)}", drives)
+        connection = self._host.connection()
+        domain = connection.defineXML(xml) if persistent else connection.createXML(xml, 0)
+        uuid: str = domain.UUIDString()
+        self._uuids.append(uuid)
+        if persistent and start:
+            domain.create()
+        return uuid
+
+    async def start(self, uuid: str) -> None:
+        self._domain(uuid).create()
+
+    async def stop(self, uuid: str) -> None:
+        self._domain(uuid).destroy()
+
+    async def kill_qemu(self, uuid: str) -> None:
+        domain = self._domain(uuid)
+        pid = int(self._host.layout.pid_file(domain.name()).read_text(encoding="ascii"))
+        record = process.record_of("qemu", pid)
+        assert record is not None
+        process.send_signal(record, signal.SIGKILL)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: not domain.isActive(),
+            timeout=DEADLINE_SECONDS,
+            what="libvirt's note of a kill",
+        )
+
+    async def undefine(self, uuid: str) -> None:
+        self._domain(uuid).undefine()
+
+    async def restart_libvirtd(self) -> None:
+        await asyncio.to_thread(self._host.restart)
+
+    # The guest ----------------------------------------------------------------------------------------
+
+    async def write(self, uuid: str, target: str, content: Content) -> None:
+        device = self._device(uuid, target)
+        for cluster, value in content.items():
+            self._hmp(
+                uuid, f'qemu-io -d {device} "write -q -P {value} {cluster * CLUSTER_BYTES} {CLUSTER_BYTES}"'
+            )
+        self._hmp(uuid, f'qemu-io -d {device} "flush"')
+
+    def _hmp(self, uuid: str, command: str) -> None:
+        said = libvirt_qemu.qemuMonitorCommand(
+            self._domain(uuid), command, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+        )
+        assert not said, said
+
+    def _qmp(self, uuid: str, execute: str, **arguments: object) -> Any:
+        request = json.dumps({"execute": execute, "arguments": arguments})
+        answer = json.loads(libvirt_qemu.qemuMonitorCommand(self._domain(uuid), request, 0))
+        assert "error" not in answer, answer
+        return answer["return"]
+
+    def _device(self, uuid: str, target: str) -> str:
+        root = etree.fromstring(self._domain(uuid).XMLDesc(0).encode())
+        for disk in root.iterfind("devices/disk"):
+            element, alias = disk.find("target"), disk.find("alias")
+            if element is not None and alias is not None and element.get("dev") == target:
+                return f"/machine/peripheral/{alias.get('name')}/virtio-backend"
+        raise LookupError(target)
+
+    async def visible(self, uuid: str, target: str, source: Source | None = None) -> Content:
+        disk = await self.live(uuid, target)
+        wanted = disk.keys[0] if source is None else source.key
+        index = next(layer.index for layer in disk.layers if layer.key == wanted)
+        async with self._exported(uuid, f"libvirt-{index}-format") as uri:
+            # QEMU serves from threads of its own; nothing here is needed for it.
+            return self._content("raw", uri)
+
+    @contextlib.asynccontextmanager
+    async def _exported(self, uuid: str, node: str) -> AsyncIterator[str]:
+        socket = self._directory / "read.sock"
+        socket.unlink(missing_ok=True)
+        self._qmp(uuid, "nbd-server-start", addr={"type": "unix", "data": {"path": str(socket)}})
+        try:
+            export = {"id": "read", "type": "nbd", "node-name": node, "name": "layer"}
+            self._qmp(uuid, "block-export-add", **export)
+            yield f"nbd+unix:///layer?socket={socket}"
+        finally:
+            self._qmp(uuid, "nbd-server-stop")
+
+    async def finish(self, uuid: str, target: str) -> None:
+        domain = self._domain(uuid)
+        with contextlib.suppress(libvirt.libvirtError):  # it has ended already
+            domain.blockJobSetSpeed(target, 0)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while domain.blockJobInfo(target):
+                disk = await self.live(uuid, target)
+                if disk.mirror is not None and disk.mirror.ready:
+                    return
+                await asyncio.sleep(_OPEN)
+
+
+def _source(image: ImageSource) -> Source:
+    return Source.from_element(image.disk_type, image.to_xml())
+
+
+def _domain_xml(name: str, drives: Mapping[str, Drive]) -> str:
+    root = etree.Element("domain", type="qemu")
+    etree.SubElement(root, "name").text = name
+    etree.SubElement(root, "memory", unit="MiB").text = "16"
+    etree.SubElement(root, "vcpu").text = "1"
+    etree.SubElement(etree.SubElement(root, "os"), "type", arch="x86_64", machine="pc").text = "hvm"
+    devices = etree.SubElement(root, "devices")
+    for target, drive in drives.items():
+        kind = "file" if drive.source is None else drive.source.type
+        disk = etree.SubElement(devices, "disk", type=kind, device=drive.device)
+        etree.SubElement(disk, "driver", name="qemu", type=drive.format)
+        if drive.source is not None:
+            disk.append(drive.source.element())
+        bus = "virtio" if target.startswith("vd") else "ide"
+        etree.SubElement(disk, "target", dev=target, bus=bus)
+        if drive.readonly:
+            etree.SubElement(disk, "readonly")
+    etree.SubElement(devices, "controller", type="usb", model="none")
+    etree.SubElement(devices, "memballoon", model="none")
+    return etree.tostring(root, encoding="unicode")

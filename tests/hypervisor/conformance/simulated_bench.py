@@ -1,0 +1,98 @@
+"""The workbench over the simulated hypervisor."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+from controller.chain.source import Host, Source
+from controller.hypervisor.simulated import DiskDefinition, Link, SimulatedHost
+from tests.hypervisor.conformance.workbench import SIZE_BYTES, Content, Drive, Kind, Workbench
+
+
+class SimulatedBench(Workbench):
+    """Everything at once, nothing to clean up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.host = SimulatedHost()
+        self._numbers = itertools.count(1)
+
+    async def connect(self) -> None:
+        self.driver = await self.host.connect(self.sink)
+
+    def _name(self, kind: Kind) -> Source:
+        number = next(self._numbers)
+        if kind is Kind.FILE:
+            return Source.file(f"/images/i{number}.qcow2")
+        if kind is Kind.GLUSTER:
+            return Source.network("gluster", f"gv0/i{number}.qcow2", [Host("127.0.0.1", "24007")])
+        return Source.network("nbd", f"i{number}", [Host("127.0.0.1", "10809")])
+
+    async def place(self, kind: Kind) -> Source:
+        source = self._name(kind)
+        if kind is Kind.NBD:
+            self.host.storage.create(source, capacity=2 * SIZE_BYTES, format="raw")
+        return source
+
+    async def image(
+        self,
+        kind: Kind,
+        *,
+        image_format: str = "qcow2",
+        backing: Source | None = None,
+        relative: bool = False,
+    ) -> Source:
+        source = self._name(kind)
+        below = None if backing is None else self.host.storage.open(backing.key)
+        self.host.storage.create(
+            source, capacity=SIZE_BYTES, format=image_format, backing=below, relative=relative
+        )
+        return source
+
+    async def machine(
+        self, drives: Mapping[str, Drive], *, persistent: bool = True, start: bool = True
+    ) -> str:
+        definitions = [
+            DiskDefinition(
+                target,
+                () if drive.source is None else (Link(drive.source, drive.format),),
+                device=drive.device,
+                readonly=drive.readonly,
+            )
+            for target, drive in drives.items()
+        ]
+        name = f"m{next(self._numbers)}"
+        return self.host.add_domain(name, definitions, running=start, persistent=persistent)
+
+    async def start(self, uuid: str) -> None:
+        self.host.start(uuid)
+
+    async def stop(self, uuid: str) -> None:
+        self.host.shutdown(uuid)
+
+    async def kill_qemu(self, uuid: str) -> None:
+        self.host.kill_qemu(uuid)
+
+    async def undefine(self, uuid: str) -> None:
+        self.host.undefine(uuid)
+
+    async def restart_libvirtd(self) -> None:
+        self.host.restart_libvirtd()
+
+    async def write(self, uuid: str, target: str, content: Content) -> None:
+        for cluster, value in content.items():
+            self.host.guest_write(uuid, target, cluster, value)
+
+    async def finish(self, uuid: str, target: str) -> None:
+        self.host.finish_jobs(uuid, target)
+
+    async def visible(self, uuid: str, target: str, source: Source | None = None) -> Content:
+        return self.host.visible(uuid, target) if source is None else self.host.point(uuid, target, source)
+
+    async def offline(self, source: Source) -> Content:
+        return self.host.content_of(source)
+
+    async def backing_name(self, source: Source) -> str | None:
+        backing = self.host.storage.open(source.key).backing
+        return backing.name if backing else None
