@@ -121,17 +121,18 @@ class Machine:
 
     def destroy(self) -> None:
         """Pull the plug, through libvirt. Fine if it does not run."""
-        domain = self.domain
-        if domain.isActive():
-            domain.destroy()
+        try:
+            self.domain.destroy()
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:  # "domain is not running"
+                raise
 
     def remove(self) -> None:
         """End the machine and forget it, also if its QEMU hangs or was changed by others. Its images stay."""
         self.kill_qemu()
         try:
-            domain = self.domain
             self.destroy()
-            domain.undefineFlags(
+            self.domain.undefineFlags(
                 libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
                 | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
             )

@@ -142,6 +142,8 @@ class GlusterServer(ServerProcess):
         if not volume.brick.exists():
             volume.brick.mkdir()
             self._gluster("volume", "create", name, f"{self.address}:{volume.brick}", "force")
+            # Or a client would hold finished writes in its memory and lose them when it is killed.
+            self._gluster("volume", "set", name, "performance.write-behind", "off")
             self.start_bricks(volume)
         return volume
 

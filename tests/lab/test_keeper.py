@@ -122,6 +122,6 @@ def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path: Path) -> No
 
 def test_a_second_lab_in_the_same_directory_is_refused(tmp_path: Path) -> None:
     session = Session.start(tmp_path / "lab", detached=False)
-    with pytest.raises(LabError, match="runs in .* already"):
+    with pytest.raises(LabError, match=r"runs in .* already"):
         Session.start(tmp_path / "lab", detached=False)
     session.end()
