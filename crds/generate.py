@@ -1,13 +1,15 @@
-"""Write the CustomResourceDefinitions beside this file: run ``python -m crds.generate`` at the top."""
+"""Write the CRDs beside this file and the tables of docs/api.md: ``python -m crds.generate``."""
 
 from pathlib import Path
 
 import yaml
 
 from controller.api.crd import KINDS, Kind, definition
+from crds.reference import updated
 
 HEADER = "# Made by python -m crds.generate from the models in controller/api. Change those.\n"
 DIRECTORY = Path(__file__).parent
+PAGE = DIRECTORY.parent / "docs" / "api.md"
 
 
 class _Dumper(yaml.SafeDumper):
@@ -33,6 +35,7 @@ def main() -> None:
     """Write all files."""
     for kind in KINDS:
         (DIRECTORY / kind.file_name).write_text(text(kind), encoding="utf-8")
+    PAGE.write_text(updated(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

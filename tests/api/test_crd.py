@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from controller.api.crd import KINDS, Kind, definition
-from crds.generate import DIRECTORY, text
+from controller.api.reasons import Reason
+from crds.generate import DIRECTORY, PAGE, text
+from crds.reference import updated
 
 _IDS = [kind.name for kind in KINDS]
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=_IDS)
@@ -23,6 +25,17 @@ def test_there_is_a_file_for_each_kind_and_no_other() -> None:
     assert {path.name for path in DIRECTORY.glob("*.yaml")} == {kind.file_name for kind in KINDS}
     listed = (DIRECTORY / "Kustomization").read_text(encoding="utf-8")
     assert all(f"  - {kind.file_name}\n" in listed for kind in KINDS)
+
+
+def test_the_page_is_what_the_models_give() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    assert page == updated(page), "run python -m crds.generate"
+    assert all(f"`{reason}`" in page for reason in Reason)
+
+
+def test_a_page_that_lost_its_marks_is_an_error() -> None:
+    with pytest.raises(ValueError, match="marks"):
+        updated("# The API")
 
 
 def _nodes(path: str, node: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from controller.api.quantity import quantity
+from controller.api.quantity import parse_quantity, quantity
 
 _FACTORS = {"": 0, "Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 
@@ -37,3 +37,14 @@ def test_no_byte_is_lost(size: int) -> None:
 def test_a_negative_size_is_an_error() -> None:
     with pytest.raises(ValueError, match="negative"):
         quantity(-1)
+
+
+@given(st.integers(min_value=0, max_value=2**64))
+def test_what_is_written_is_read_back(size: int) -> None:
+    assert parse_quantity(quantity(size)) == size
+
+
+@pytest.mark.parametrize("text", ["", "Gi", "1.5Gi", "20G", "a"])
+def test_another_text_is_an_error(text: str) -> None:
+    with pytest.raises(ValueError, match="invalid literal"):
+        parse_quantity(text)

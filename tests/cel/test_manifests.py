@@ -1,0 +1,80 @@
+"""The manifests as shipped, applied to a real API server in one command."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cel.test_admission import ControlPlane
+
+pytestmark = pytest.mark.cluster
+
+CENTRAL = Path(__file__).parents[2] / "manifests" / "overlays" / "central"
+CONTROLLER = "system:serviceaccount:varve-system:varve-controller"
+
+ALLOWED = [
+    *(("volumesnapshots.varve.dev", verb, "shop") for verb in ("get", "list", "watch", "patch")),
+    ("volumesnapshots.varve.dev/status", "patch", "shop"),
+    *(("hypervisors.varve.dev", verb, "") for verb in ("get", "list", "watch")),
+    ("hypervisors.varve.dev/status", "patch", ""),
+    *(("volumesnapshotclasses.varve.dev", verb, "") for verb in ("list", "watch")),
+    ("events.events.k8s.io", "create", "shop"),
+    ("namespaces/kube-system", "get", ""),
+    *(("leases.coordination.k8s.io", verb, "varve-system") for verb in ("get", "create", "update")),
+]
+REFUSED = [
+    *(("volumesnapshots.varve.dev", verb, "shop") for verb in ("create", "update", "delete")),
+    ("hypervisors.varve.dev", "patch", ""),
+    ("volumesnapshotclasses.varve.dev", "patch", ""),
+    ("secrets", "get", "varve-system"),
+    ("secrets", "list", "shop"),
+    ("namespaces/shop", "get", ""),
+    ("namespaces", "list", ""),
+    ("leases.coordination.k8s.io", "get", "kube-system"),
+    ("customresourcedefinitions.apiextensions.k8s.io", "list", ""),
+    ("pods", "list", "varve-system"),
+]
+
+
+@pytest.fixture(scope="module")
+def installed(control_plane: ControlPlane) -> ControlPlane:
+    answer = control_plane.kubectl("apply", "--server-side", "--force-conflicts", "-k", str(CENTRAL))
+    assert "violate" not in answer.stderr, "Pod Security"
+    control_plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return control_plane
+
+
+def test_everything_is_there_and_applying_again_changes_nothing(installed: ControlPlane) -> None:
+    where = ("-n", "varve-system")
+    kinds = "deployment,serviceaccount,role,rolebinding"
+    names = installed.kubectl("get", kinds, *where, "-o", "name").stdout.split()
+    assert sum(name.endswith("/varve-controller") for name in names) == 4
+    pod = installed.kubectl("get", "deployment", "varve-controller", *where, "-o", "json").stdout
+    (volume,) = (
+        volume for volume in json.loads(pod)["spec"]["template"]["spec"]["volumes"] if "secret" in volume
+    )
+    assert volume["secret"]["defaultMode"] == 0o440
+    assert installed.kubectl("diff", "--server-side", "-k", str(CENTRAL), check=False).returncode == 0
+
+
+def _can(cluster: ControlPlane, resource: str, verb: str, namespace: str) -> bool:
+    thing, _, sub = resource.partition("/")
+    arguments = [thing, "--subresource=status"] if sub == "status" else [resource]
+    where = ["-n", namespace] if namespace else []
+    answer = cluster.kubectl("auth", "can-i", verb, *arguments, *where, f"--as={CONTROLLER}", check=False)
+    assert answer.stdout.strip() in {"yes", "no"}, answer.stderr
+    return answer.stdout.strip() == "yes"
+
+
+@pytest.mark.parametrize(("resource", "verb", "namespace"), ALLOWED)
+def test_the_controller_may_do_its_work(
+    installed: ControlPlane, resource: str, verb: str, namespace: str
+) -> None:
+    assert _can(installed, resource, verb, namespace)
+
+
+@pytest.mark.parametrize(("resource", "verb", "namespace"), REFUSED)
+def test_the_controller_may_do_no_more(
+    installed: ControlPlane, resource: str, verb: str, namespace: str
+) -> None:
+    assert not _can(installed, resource, verb, namespace)
