@@ -46,6 +46,10 @@ class Directory:
             return f"directory {self.path}"
         return f"directory {self.path} of gluster volume {self.volume} on {self.hosts[0].address('gluster')}"
 
+    def name_of(self, leaf: str) -> str:
+        """The file ``leaf`` of this place as a ``<source>`` names it."""
+        return self.volume + posixpath.join(self.path, leaf)
+
     def pool_xml(self, name: str) -> str:
         """The definition of a pool on this place."""
         pool = etree.Element("pool", type="gluster" if self.volume else "dir")
@@ -107,8 +111,10 @@ def remove(connection: libvirt.virConnect, place: Directory, source: Source) -> 
 
 
 def referrers(connection: libvirt.virConnect, place: Directory, source: Source) -> tuple[str, ...]:
-    """Paths of the images in ``place`` whose header names ``source`` as backing image; () when the place
-    cannot be listed."""
+    """The images in ``place`` whose header names ``source`` as backing image; () when it cannot be listed.
+
+    Each is named as a ``<source>`` names it: by path, or ``volume/path`` on gluster.
+    """
     found = []
     try:
         with _pool(connection, place) as pool:
@@ -116,7 +122,7 @@ def referrers(connection: libvirt.virConnect, place: Directory, source: Source) 
                 root = etree.fromstring(volume.XMLDesc(0).encode(), _PARSER)
                 backing = root.findtext("backingStore/path")
                 if backing and _names(backing, place, source):
-                    found.append(root.findtext("target/path") or volume.name())
+                    found.append(place.name_of(volume.name()))
     except NotRemovable:
         return ()
     return tuple(found)

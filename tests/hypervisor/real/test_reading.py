@@ -9,14 +9,9 @@ import libvirt
 import pytest
 from lxml import etree
 
+from controller.chain.observation import RunState
 from controller.chain.parse import parse_domain
-from controller.hypervisor.driver import (
-    Driver,
-    IOFailed,
-    Lifecycle,
-    LifecycleKind,
-    RunState,
-)
+from controller.hypervisor.driver import Driver, IOFailed, Lifecycle, LifecycleKind
 from controller.hypervisor.probe import probe
 from lab import Disk, Host
 from lab.pytest_plugin import MachineFactory

@@ -1,0 +1,190 @@
+"""Removing images through libvirt's storage API, and finding who refers to one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from controller.chain.source import Host as SourceHost
+from controller.chain.source import Source
+from controller.hypervisor import errors
+from controller.hypervisor.driver import Driver, Removal
+from controller.hypervisor.storage import OURS
+from lab import Host
+from lab.storage.gluster import GlusterVolume
+from lab.storage.image import run_qemu_tool
+from tests.hypervisor.real import files
+
+pytestmark = pytest.mark.real
+
+Pools = Callable[..., Any]
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A directory with ``base``, ``a`` and ``b`` on it, and ``c`` on ``b``; ``b`` by a relative name."""
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "base"), "4M")
+    for name, backing in (("a", str(tmp_path / "base")), ("b", "base"), ("c", str(tmp_path / "b"))):
+        path = str(tmp_path / name)
+        run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", backing, "-F", "qcow2", path)
+    return tmp_path
+
+
+@pytest.fixture
+def pools(host: Host) -> Iterator[Pools]:
+    """Makes storage pools that an administrator, or a crash, would have left."""
+    made = []
+
+    def make(name: str, path: Path, *, persistent: bool = True, active: bool = True) -> Any:
+        xml = f"<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>"
+        connection = host.connection()
+        pool = connection.storagePoolDefineXML(xml) if persistent else connection.storagePoolCreateXML(xml)
+        if persistent and active:
+            pool.create()
+        made.append(pool)
+        return pool
+
+    yield make
+    left = {pool.name() for pool in host.connection().listAllStoragePools()}
+    for pool in made:
+        if pool.name() in left:
+            if pool.isActive():
+                pool.destroy()
+            if pool.name() in {pool.name() for pool in host.connection().listAllStoragePools()}:
+                pool.undefine()
+
+
+def pool_names(host: Host) -> set[str]:
+    return {pool.name() for pool in host.connection().listAllStoragePools()}
+
+
+async def test_exactly_the_image_is_removed(driver: Driver, images: Path, host: Host) -> None:
+    before = pool_names(host)
+    assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.REMOVED
+    assert files.names(str(images)) == {"base", "a", "b"}
+    assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.ABSENT
+    assert files.names(str(images)) == {"base", "a", "b"}
+    assert pool_names(host) == before, "the pool that was made for it is still there"
+
+
+async def test_referrers_are_found_by_absolute_and_relative_names(driver: Driver, images: Path) -> None:
+    assert set(await driver.referrers(Source.file(f"{images}/base"))) == {f"{images}/a", f"{images}/b"}
+    assert await driver.referrers(Source.file(f"{images}/b")) == (f"{images}/c",)
+    assert await driver.referrers(Source.file(f"{images}/c")) == ()
+
+
+async def test_two_at_once_in_one_directory(driver: Driver, images: Path, host: Host) -> None:
+    removed = await asyncio.gather(*(driver.remove_image(Source.file(f"{images}/{name}")) for name in "abc"))
+    assert removed == [Removal.REMOVED] * 3
+    assert files.names(str(images)) == {"base"}
+    assert not any(name.startswith(OURS) for name in pool_names(host))
+
+
+async def test_an_administrators_pool_is_used_and_kept(
+    driver: Driver, images: Path, pools: Pools, host: Host
+) -> None:
+    pool = pools("admins", images)
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", str(images / "new"), "4M")
+    assert "new" not in pool.listVolumes(), "the pool knows of a new file only after a refresh"
+    assert await driver.remove_image(Source.file(f"{images}/new")) is Removal.REMOVED
+    assert "admins" in pool_names(host)
+    assert pool.isActive()
+
+
+async def test_an_inactive_pool_in_the_way_is_named(driver: Driver, images: Path, pools: Pools) -> None:
+    pools("asleep", images, active=False)
+    with pytest.raises(errors.Busy, match=r"'asleep'.*start it"):
+        await driver.remove_image(Source.file(f"{images}/c"))
+    assert "c" in files.names(str(images))
+
+
+async def test_what_a_crash_left_behind_is_used_and_taken_away(
+    driver: Driver, images: Path, pools: Pools, host: Host
+) -> None:
+    pools(f"{OURS}left", images, persistent=False)
+    assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.REMOVED
+    assert f"{OURS}left" not in pool_names(host)
+
+
+async def test_a_directory_that_cannot_be_listed_is_not_an_absent_image(driver: Driver, images: Path) -> None:
+    for path in (f"{images}/missing/image", f"{images}/base/image"):
+        with pytest.raises(errors.NotRemovable, match="cannot be listed"):
+            await driver.remove_image(Source.file(path))
+        assert await driver.referrers(Source.file(path)) == ()
+
+
+async def test_a_directory_is_not_an_image(driver: Driver, images: Path) -> None:
+    (images / "directory").mkdir()
+    with pytest.raises(errors.NotRemovable, match="directory or device"):
+        await driver.remove_image(Source.file(f"{images}/directory"))
+    assert "directory" in files.names(str(images))
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Source.network("nbd", "export", [SourceHost("127.0.0.1", "10809")]),
+        Source.network("iscsi", "iqn.2024-01.lv:t1/1", [SourceHost("127.0.0.1")]),
+    ],
+    ids=["nbd", "iscsi"],
+)
+async def test_what_was_provisioned_beforehand_is_never_deleted(driver: Driver, source: Source) -> None:
+    with pytest.raises(errors.NotRemovable, match="released, never deleted"):
+        await driver.remove_image(source)
+    assert await driver.referrers(source) == ()
+
+
+async def test_gluster_images_too(driver: Driver, gluster_volume: GlusterVolume) -> None:
+    made = [gluster_volume.source(name) for name in ("st-base", "st-top")]
+    base, top = (
+        Source.network("gluster", image.name, [SourceHost(image.host, str(image.port))]) for image in made
+    )
+    made[0].create("qcow2", 4 << 20)
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", made[0].uri, "-F", "qcow2", made[1].uri)
+    assert await driver.referrers(base) == (top.name,)
+    assert await driver.referrers(top) == ()
+    assert await driver.remove_image(top) is Removal.REMOVED
+    assert "st-top" not in gluster_volume.images()
+    assert "st-base" in gluster_volume.images()
+    assert await driver.remove_image(top) is Removal.ABSENT
+    assert await driver.remove_image(base) is Removal.REMOVED
+
+
+async def test_a_pool_for_overlays(driver: Driver, images: Path, pools: Pools) -> None:
+    pools("fast", images)
+    pool = await driver.pool("fast")
+    assert (pool.name, pool.type, pool.path, pool.template) == ("fast", "dir", str(images), None)
+    with pytest.raises(errors.NotFound):
+        await driver.pool("nowhere")
+
+
+async def test_a_pool_that_is_not_active_holds_no_overlays(
+    driver: Driver, images: Path, pools: Pools
+) -> None:
+    pools("off", images, active=False)
+    with pytest.raises(errors.Unsupported, match="not active"):
+        await driver.pool("off")
+
+
+async def test_a_gluster_pool_gives_sources(
+    driver: Driver, gluster_volume: GlusterVolume, host: Host
+) -> None:
+    image = gluster_volume.source("x")
+    volume = image.name.split("/", maxsplit=1)[0]
+    pool = host.connection().storagePoolCreateXML(
+        f"<pool type='gluster'><name>gl</name><source><host name='{image.host}' port='{image.port}'/>"
+        f"<dir path='/'/><name>{volume}</name></source></pool>"
+    )
+    try:
+        found = await driver.pool("gl")
+        assert found.template is not None
+        overlay = found.template.beside("overlay")
+        assert overlay is not None
+        expected = Source.network("gluster", f"{volume}/overlay", [SourceHost(image.host, str(image.port))])
+        assert overlay.key == expected.key
+    finally:
+        pool.destroy()
