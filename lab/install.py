@@ -8,10 +8,12 @@ and no network.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 # Command that proves a package's presence -> package. Looking at files works without dpkg's lock, and for
@@ -47,7 +49,17 @@ def missing_packages() -> list[str]:
     """Debian packages that are needed and not there."""
     commands = {package for name, package in COMMANDS.items() if shutil.which(name, path=_SEARCH) is None}
     files = {package for pattern, package in FILES.items() if next(Path("/").glob(pattern), None) is None}
-    return sorted(commands | files)
+    return sorted(commands | files | _missing_for_python())
+
+
+def _missing_for_python() -> set[str]:
+    """What this interpreter lacks to make a virtualenv and to compile the libvirt binding in it."""
+    missing = set()
+    if importlib.util.find_spec("ensurepip") is None:
+        missing.add("python3-venv")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
+        missing.add("python3-dev")
+    return missing
 
 
 def _account_is_missing() -> bool:
