@@ -20,6 +20,7 @@ from lab.state import SOCKET_NAME, STATE_NAME, LabState, check_directory
 
 _REPOSITORY = Path(__file__).resolve().parent.parent
 _END_SECONDS = 20.0
+_TAIL_LINES = 15
 
 
 class Session:
@@ -136,13 +137,16 @@ class Session:
         code: int | None = self.ask("exit", name=name)["code"]
         return code
 
-    def why_gone(self, name: str, log: Path) -> str | None:
-        """None while the process runs; else its exit code and the end of its log, for an error message."""
+    def why_gone(self, name: str, *logs: Path) -> str | None:
+        """None while the process runs; else its exit code and the ends of its logs, for an error message."""
         code = self.exit_code(name)
         if code is None:
             return None
-        tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-15:] if log.exists() else []
-        return "\n".join([f"{name} ended with {code}; the end of {log}:", *tail])
+        said = [f"{name} ended with {code}"]
+        for log in logs:
+            tail = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+            said += [f"the end of {log}:", *tail[-_TAIL_LINES:]] if tail else []
+        return "\n".join(said)
 
     def note(self, key: str, value: Mapping[str, Any] | None) -> None:
         """Describe a part of the lab in its state, for processes that attach; None removes it."""

@@ -74,7 +74,7 @@ class Host:
             self._connects,
             timeout=_READY_SECONDS,
             what=f"libvirtd of host {self.name}",
-            failed=lambda: self._session.why_gone(self._process_name, self.layout.log),
+            failed=lambda: self._session.why_gone(self._process_name, self.layout.output, self.layout.log),
         )
         self.layout.keep_capabilities()
 
