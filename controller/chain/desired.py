@@ -87,6 +87,8 @@ class Want:
     merge: bool = True
     """deletionPolicy Delete: merge the layer away. False (Retain) leaves it, unmanaged."""
     suspended: bool = False
+    freeze: bool = False
+    """The guest's file systems should be frozen for the moment of the point."""
     armed: bool = True
     """Our finalizer is on it, so its deletion cannot be missed. Nothing is taken for it before."""
     memory: Memory | None = None

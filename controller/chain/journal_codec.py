@@ -11,11 +11,14 @@ from lxml import etree
 
 from controller.chain.disk import Layer
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind, Owner, Point, Removal
+from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
 
 VERSION = "1"
 
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True, huge_tree=True)
+_PARSER = etree.XMLParser(
+    resolve_entities=False, no_network=True, remove_blank_text=True, remove_comments=True, huge_tree=True
+)
 
 
 class JournalError(ValueError):
@@ -25,14 +28,34 @@ class JournalError(ValueError):
 def encode(journal: Journal) -> str | None:
     """Serialise; None when there is nothing to record, so the element can be removed.
 
-    The root has no namespace of its own: virDomainSetMetadata puts the namespace on it.
+    Everything is in the journal's namespace, embedded sources too: virDomainSetMetadata puts elements
+    without a namespace into it anyway (measured, libvirt 9.0).
     """
     if journal.is_empty:
         return None
     root = etree.Element("chain", version=VERSION, cluster=journal.cluster)
     for disk in journal.disks:
         _encode_disk(etree.SubElement(root, "disk", target=disk.target), disk)
-    return etree.tostring(root, encoding="unicode")
+    whole = etree.Element(
+        f"{{{JOURNAL_NAMESPACE}}}chain",
+        dict(root.attrib),
+        nsmap={None: JOURNAL_NAMESPACE},  # type: ignore[dict-item]  # the stubs do not know a default namespace
+    )
+    _copy_into_namespace(root, whole)
+    return etree.tostring(whole, encoding="unicode")
+
+
+def _copy_into_namespace(plain: etree._Element, into: etree._Element) -> None:
+    for child in plain:
+        copy = etree.SubElement(into, f"{{{JOURNAL_NAMESPACE}}}{child.tag}", dict(child.attrib))
+        copy.text = child.text
+        _copy_into_namespace(child, copy)
+
+
+def _without_namespace(root: etree._Element) -> None:
+    for element in root.iter(etree.Element):
+        element.tag = etree.QName(element).localname
+    etree.cleanup_namespaces(root)
 
 
 def decode(xml: str | None) -> Journal:
@@ -44,9 +67,10 @@ def decode(xml: str | None) -> Journal:
         return Journal()
     try:
         root = etree.fromstring(xml.encode(), _PARSER)
-        if etree.QName(root).localname != "chain" or root.get("version") != VERSION:
+        _without_namespace(root)
+        if root.tag != "chain" or root.get("version") != VERSION:
             raise JournalError(
-                f"journal <{etree.QName(root).localname} version={root.get('version')!r}> was not written by "
+                f"journal <{root.tag} version={root.get('version')!r}> was not written by "
                 f"this version of varve (it reads version {VERSION}); upgrade the controller"
             )
         return Journal(

@@ -100,7 +100,7 @@ def _merge_outcome(operation: Operation, facts: DiskFacts, chain: Disk) -> Outco
 
 def fits(operation: Operation, chain: Disk) -> bool:
     """True when a merge can begin on this very chain: its layers stand next to each other in the order they
-    had, a job that concerns the active layer still finds it on top, and below a pull lies what it shall keep."""
+    had, a job that concerns the active layer still finds it on top, and below a pull lies what it keeps."""
     start = _start(operation, chain)
     if start is None:
         return False

@@ -37,6 +37,16 @@ from controller.chain.standing import standings
 from controller.chain.steps import Discard, DiskOperation, Pivot, Record, RecordWhy, StartMerge, Step, Take
 from controller.chain.upkeep import has_point, upkeep
 
+NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
+
+
+@dataclass(frozen=True)
+class Hold:
+    """A failure that is waited out."""
+
+    until: datetime
+    blocked: Blocked
+
 
 @dataclass(frozen=True)
 class Circumstances:
@@ -45,8 +55,8 @@ class Circumstances:
     now: datetime
     merge_slots: int = 1_000_000
     """How many more merges may run on this hypervisor now."""
-    holds: Mapping[str, tuple[datetime, str]] = field(default_factory=dict)
-    """By target: not before when to try again after a failure, and what failed."""
+    holds: Mapping[str, Hold] = field(default_factory=dict)
+    """By target: what failed, and when to try again."""
     split_takes: bool = False
     """Take disk by disk, after a transaction over several disks failed."""
     discard_holds: Mapping[str, datetime] = field(default_factory=dict)
@@ -163,6 +173,7 @@ class _DiskPlanner:
         if overlay is None:
             return self._waiting(overlay_required(chain))
         active = chain.layers[0]
+        paused = self.observation.state is RunState.PAUSED
         operation = Operation(
             kind=OperationKind.TAKE,
             begun=_timestamp(self.circumstances.now),
@@ -170,7 +181,8 @@ class _DiskPlanner:
             kept=overlay,
             merged=(replace(active, index=None),),
             capacity=self._capacity(facts),
-            consistency="Paused" if self.observation.state is RunState.PAUSED else "CrashConsistent",
+            consistency="Paused" if paused else "CrashConsistent",
+            consistency_message="" if paused or not any(want.freeze for want in pending) else NOT_FROZEN,
         )
         return self._do(Take((DiskOperation(facts.target, operation),)))
 
@@ -284,9 +296,7 @@ class _DiskPlanner:
 
     def _held(self, target: str) -> Blocked | None:
         hold = self.circumstances.holds.get(target)
-        if hold is None or hold[0] <= self.circumstances.now:
-            return None
-        return Blocked(Why.FAILED, hold[1])
+        return hold.blocked if hold is not None and hold.until > self.circumstances.now else None
 
     def _capacity(self, facts: DiskFacts) -> int:
         chain = facts.chain
@@ -298,7 +308,7 @@ class _DiskPlanner:
 
     def _waiting(self, blocked: Blocked | None) -> DiskPlan:
         hold = self.circumstances.holds.get(self.record.target)
-        wake = hold[0] if hold and hold[0] > self.circumstances.now else None
+        wake = hold.until if hold and hold.until > self.circumstances.now else None
         return DiskPlan(self.record.target, blocked=blocked, wake_at=wake)
 
 

@@ -53,13 +53,13 @@ class Fleet:
         self.drop(name)
         self._uris[name] = uri
         try:
-            parse_uri(uri)
+            checked = parse_uri(uri)
         except InvalidURIError as error:
             # The CRD refuses such a URI; an older CRD, or one that was edited, may not.
             self.faults[name] = str(error)
             self._on_change(name)
             return
-        host = Host(name, self._make_connector(uri), on_event=self._on_event, on_change=self._on_change)
+        host = Host(name, self._make_connector(checked.connect_to), on_event=self._on_event, on_change=self._on_change)
         self.hosts[name] = host
         host.start()
 

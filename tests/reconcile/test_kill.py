@@ -1,0 +1,189 @@
+"""kill -9 of the controller before and after every single call, to libvirt and to Kubernetes.
+
+Each scenario is run once to count its calls, then once per call and side with a kill there and a new
+controller started afterwards. The end must be the same: contents of the guest and of every kept point, the
+length of the chain, the images on the storage, and the objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from controller.chain.journal import Journal
+from controller.chain.journal_codec import decode
+from controller.chain.parse import JOURNAL_NAMESPACE
+from controller.hypervisor.simulated import Killed, Side, SimulatedHost
+from tests.reconcile.world import World, base_image
+
+
+@dataclass
+class Scene:
+    """A machine with some points, and what the scenario does to it."""
+
+    world: World
+    host: SimulatedHost
+    uuid: str
+
+
+Act = Callable[[World], None]
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``points`` are there first, with so many clusters written before each; then ``act`` is done."""
+
+    points: tuple[tuple[str, int], ...]
+    top: int
+    act: Act
+    kept: tuple[str, ...]
+    merge: tuple[tuple[str, str], ...] = ()
+
+
+SCENARIOS = {
+    "take": Scenario((("a", 2),), 1, lambda world: world.snapshot("b"), ("a", "b")),
+    "commit": Scenario((("a", 2), ("b", 2), ("c", 2)), 2, lambda world: world.delete("b"), ("a", "c")),
+    "commit of a range": Scenario(
+        (("a", 2), ("b", 1), ("c", 1), ("d", 1)),
+        2,
+        lambda world: (world.delete("b"), world.delete("c")),
+        ("a", "d"),
+    ),
+    "active commit": Scenario((("a", 3), ("b", 4)), 1, lambda world: world.delete("b"), ("a",)),
+    "pull": Scenario((("a", 3), ("b", 1)), 5, lambda world: world.delete("b"), ("a",)),
+    "pull of everything": Scenario(
+        (("a", 1), ("b", 1)), 9, lambda world: (world.delete("a"), world.delete("b")), ()
+    ),
+    "commit and pull": Scenario(
+        (("a", 2), ("b", 9), ("c", 2)), 1, lambda world: (world.delete("b"), world.delete("c")), ("a",)
+    ),
+    "retain": Scenario((("a", 2), ("b", 2)), 1, lambda world: world.delete("b"), ("a",)),
+}
+
+
+async def prepare(scenario: Scenario, *, retain: bool) -> Scene:
+    world = World()
+    host = world.host()
+    world.policy(deletionPolicy="Retain" if retain else "Delete", merge=dict(scenario.merge))
+    uuid = host.add_domain("web-1", {"vda": base_image("web-1")})
+    await world.start()
+    cluster = 0
+    for name, clusters in scenario.points:
+        for _ in range(clusters):
+            cluster += 1
+            host.guest_write(uuid, "vda", cluster, cluster)
+        world.snapshot(name)
+        await world.ready(name)
+    for number in range(scenario.top):
+        host.guest_write(uuid, "vda", 100 + number, 7)
+    await world.settled()
+    host.faults.forget()
+    world.kube.forget_calls()
+    return Scene(world, host, uuid)
+
+
+@dataclass(frozen=True)
+class End:
+    """What must be equal however often the controller was killed."""
+
+    objects: tuple[tuple[str, bool], ...]
+    layers: int
+    images: int
+    guest: tuple[tuple[int, int], ...]
+    points: tuple[tuple[tuple[int, int], ...], ...]
+    owned: int
+    pending: bool
+
+
+async def finish(scene: Scene, scenario: Scenario) -> End:
+    world, host = scene.world, scene.host
+    names = {name for name, _ in scenario.points} | set(scenario.kept)
+    await world.until(lambda: all((world.object(n) is not None) == (n in scenario.kept) for n in names), 15)
+    await world.ready(*scenario.kept)
+    await world.settled()
+    record = _journal(scene).disk("vda")
+    points = []
+    for name in scenario.kept:
+        status = world.object(name)["status"]
+        content = host.point(scene.uuid, "vda", "file:" + status["layer"]["source"])
+        points.append(tuple(sorted(content.items())))
+    return End(
+        objects=tuple((name, world.object(name)["status"]["readyToUse"]) for name in scenario.kept),
+        layers=len(world.chain(host, scene.uuid)),
+        images=len(host.storage.images),
+        guest=tuple(sorted(host.visible(scene.uuid, "vda").items())),
+        points=tuple(points),
+        owned=len(record.points),
+        pending=bool(record.operation or record.removals),
+    )
+
+
+def _journal(scene: Scene) -> Journal:
+    return decode(scene.host.machine(scene.uuid).live_metadata.get(JOURNAL_NAMESPACE))
+
+
+async def run(scenario: Scenario, kill: Callable[[Scene], None] | None, *, retain: bool) -> tuple[End, Scene]:
+    scene = await prepare(scenario, retain=retain)
+    try:
+        if kill:
+            kill(scene)
+        scenario.act(scene.world)
+        if kill:
+            await scene.world.until(lambda: _was_killed(scene), 10)
+            await scene.world.crash()
+            scene.world.kube.hook = None
+            scene.host.faults.forget()
+            await scene.world.start()
+        return await finish(scene, scenario), scene
+    finally:
+        await scene.world.stop()
+
+
+def _was_killed(scene: Scene) -> bool:
+    return bool(scene.host.faults.struck) or (scene.world.mortal is not None and scene.world.mortal.dead)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+@pytest.mark.parametrize("side", [Side.BEFORE, Side.AFTER])
+async def test_killed_at_every_libvirt_call(name: str, side: Side) -> None:
+    scenario, retain = SCENARIOS[name], name == "retain"
+    expected, scene = await run(scenario, None, retain=retain)
+    calls = scene.host.faults.changes
+    assert calls
+    assert not expected.pending
+    for number, call in enumerate(calls, start=1):
+        if side is Side.AFTER and call.arguments.get("relative"):
+            continue  # refused by these chains of absolute names: there is no effect to be killed after
+
+        def kill(scene: Scene, number: int = number) -> None:
+            (scene.host.kill_before if side is Side.BEFORE else scene.host.kill_after)(number)
+
+        found, _ = await run(scenario, kill, retain=retain)
+        assert found == expected, f"killed {side} call {number}: {call}"
+
+
+@pytest.mark.parametrize("name", ["take", "commit", "active commit", "pull", "retain"])
+@pytest.mark.parametrize("phase", ["before", "after"])
+async def test_killed_at_every_write_to_kubernetes(name: str, phase: str) -> None:
+    scenario, retain = SCENARIOS[name], name == "retain"
+    expected, scene = await run(scenario, None, retain=retain)
+    writes = [call.verb for call in scene.world.kube.calls if call.writes and call.verb != "event"]
+    assert writes
+    for number in range(1, len(writes) + 1):
+
+        def kill(scene: Scene, number: int = number) -> None:
+            seen = 0
+
+            def hook(call, when) -> None:
+                nonlocal seen
+                if call.writes and call.verb != "event" and when == phase:
+                    seen += 1
+                    if seen == number:
+                        raise Killed
+
+            scene.world.kube.hook = hook
+
+        found, _ = await run(scenario, kill, retain=retain)
+        assert found == expected, f"killed {phase} write {number} of {writes}"

@@ -1,0 +1,194 @@
+"""A whole small world in memory: a cluster, hypervisors, and the controller's engine between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from controller.chain.source import Source
+from controller.hypervisor.simulated import Killed, SimulatedHost
+from controller.kube.events import EventRecorder
+from controller.kube.fake import FakeKube
+from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Raw
+from controller.reconcile.engine import Engine, EngineOptions
+from controller.telemetry.metrics import Metrics
+
+NAMESPACE = "shop"
+URI = "qemu+unix:///system?socket=/run/{}"
+
+
+def base_image(name: str) -> Source:
+    """A local image of a machine."""
+    return Source.file(f"/images/{name}.qcow2")
+
+
+class Mortal:
+    """A controller's client of the cluster; once dead, it reaches nothing any more."""
+
+    def __init__(self, kube: FakeKube) -> None:
+        self._kube = kube
+        self.dead = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._kube, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if self.dead:
+                raise Killed
+            try:
+                return await method(*args, **kwargs)
+            except Killed:
+                self.dead = True
+                raise
+
+        return call
+
+
+@dataclass
+class World:
+    """Survives controllers: :meth:`start` and :meth:`crash` as often as you like."""
+
+    kube: FakeKube = field(default_factory=lambda: FakeKube(defaults=_defaults))
+    hosts: dict[str, SimulatedHost] = field(default_factory=dict)
+    engine: Engine | None = None
+    recorder: EventRecorder | None = None
+    cluster: str = "cluster-a"
+    mortal: Mortal | None = None
+    _unsubscribe: Callable[[], None] | None = None
+
+    def host(
+        self, name: str = "host-a", *, access: list[dict[str, Any]] | None = None, **spec: Any
+    ) -> SimulatedHost:
+        """A hypervisor and its Hypervisor object; open to everybody unless ``access`` says otherwise."""
+        host = self.hosts[name] = SimulatedHost(name, auto=True)
+        everybody = [{"namespaces": ["*"], "domains": ["*"]}]
+        body = {"uri": URI.format(name), "access": everybody if access is None else access, **spec}
+        self.kube.create_object(HYPERVISOR, {"metadata": {"name": name}, "spec": body})
+        return host
+
+    def policy(self, name: str = "standard", *, default: bool = True, **spec: Any) -> None:
+        """A class; deletions do not settle unless it says so."""
+        merge = {"settleSeconds": 0, **spec.pop("merge", {})}
+        annotations = {"varve.dev/is-default-class": "true"} if default else {}
+        self.kube.create_object(
+            VOLUME_SNAPSHOT_CLASS,
+            {"metadata": {"name": name, "annotations": annotations}, "spec": {"merge": merge, **spec}},
+        )
+
+    def snapshot(self, name: str, domain: str = "web-1", disk: str = "vda", **spec: Any) -> Raw:
+        """Apply a VolumeSnapshot."""
+        source = spec.pop("source", {"domain": domain, "disk": disk})
+        return self.kube.create_object(
+            VOLUME_SNAPSHOT,
+            {"metadata": {"name": name, "namespace": NAMESPACE}, "spec": {"source": source, **spec}},
+        )
+
+    def delete(self, name: str, *, force: bool = False) -> None:
+        """kubectl delete, without waiting."""
+        self.kube.delete(VOLUME_SNAPSHOT, NAMESPACE, name, force=force)
+
+    # The controller ------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start a controller; it finds what the last one left."""
+        metrics = Metrics()
+        client = self.mortal = Mortal(self.kube)
+        self.recorder = EventRecorder(client, metrics)
+        self.recorder.start()
+        self.engine = Engine(
+            client,
+            self.recorder,
+            metrics,
+            options=EngineOptions(cluster=self.cluster, resync=3600, workers=4),
+            make_connector=self._connector,
+        )
+        await self.engine.start()
+        self._unsubscribe = self.kube.subscribe(self.engine.on_object)
+
+    def _connector(self, uri: str) -> Any:
+        return self.hosts[uri.rsplit("/", 1)[-1].split("&")[0]].connect
+
+    async def stop(self) -> None:
+        """SIGTERM."""
+        if self._unsubscribe:
+            self._unsubscribe()
+        if self.engine:
+            await self.engine.stop(5)
+        if self.recorder:
+            await self.recorder.stop(1)
+        self.engine = self.recorder = None
+
+    async def crash(self) -> None:
+        """SIGKILL: nothing of the controller reaches the cluster or a host any more."""
+        assert self.mortal is not None
+        self.mortal.dead = True
+        for host in self.hosts.values():
+            host.restart_libvirtd()  # its connections end with the process; jobs go on
+        await self.stop()
+
+    # Looking -------------------------------------------------------------------------------------------
+
+    def object(self, name: str) -> Raw | None:
+        """The VolumeSnapshot now."""
+        return self.kube.object(VOLUME_SNAPSHOT, NAMESPACE, name)
+
+    def condition(self, name: str, kind: str = "Ready") -> tuple[str, str, str]:
+        """Status, reason and message of a condition; empty strings before there is one."""
+        raw = self.object(name) or {}
+        for found in raw.get("status", {}).get("conditions", []):
+            if found["type"] == kind:
+                return found["status"], found["reason"], found["message"]
+        return "", "", ""
+
+    def is_ready(self, name: str) -> bool:
+        """kubectl wait --for=condition=Ready."""
+        raw = self.object(name)
+        if raw is None:
+            return False
+        current = raw.get("status", {}).get("observedGeneration") == raw["metadata"]["generation"]
+        return current and self.condition(name)[0] == "True"
+
+    async def until(self, holds: Callable[[], object], seconds: float = 10.0) -> None:
+        """Wait until something holds; fails with the conditions of all objects when it does not."""
+        try:
+            async with asyncio.timeout(seconds):
+                while not holds():
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            raise AssertionError(f"did not come true: {self.conditions()}") from None
+
+    async def ready(self, *names: str) -> None:
+        """Wait until all these are Ready."""
+        await self.until(lambda: all(self.is_ready(name) for name in names))
+
+    async def gone(self, *names: str) -> None:
+        """Wait until none of these is there."""
+        await self.until(lambda: all(self.object(name) is None for name in names))
+
+    async def settled(self) -> None:
+        """Wait until nothing has been written for a while."""
+        seen = -1
+        while seen != (
+            seen := len(self.kube.calls) + sum(len(host.faults.calls) for host in self.hosts.values())
+        ):
+            await asyncio.sleep(0.05)
+
+    def conditions(self) -> dict[str, Any]:
+        """Ready, Reconciling and Stalled of every VolumeSnapshot."""
+        names = [
+            raw["metadata"]["name"] for kind, raw in self.kube._store.everything() if kind == VOLUME_SNAPSHOT
+        ]
+        return {name: [self.condition(name, kind) for kind in ("Ready", "Stalled")] for name in names}
+
+    def chain(self, host: SimulatedHost, uuid: str, target: str = "vda") -> list[str]:
+        """File names of the live chain, active first."""
+        process = host.machine(uuid).process
+        assert process is not None
+        return [node.source.leaf for node in process.disks[target].nodes]
+
+
+def _defaults(kind: Any, raw: Raw) -> None:
+    if kind in (VOLUME_SNAPSHOT, HYPERVISOR):
+        raw["status"] = {"observedGeneration": -1}
