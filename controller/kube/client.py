@@ -127,7 +127,7 @@ class ApiClient:
         return self._object(answer, f"creating {kind} {body['metadata']['name']}")
 
     async def replace(self, kind: Kind, body: Raw, *, retry: bool = True) -> Raw:
-        """Replace an object if it still has ``body``'s resourceVersion. Raises Conflict, ObjectGone."""
+        """Replace an object if it is still as ``body`` was read. Raises Conflict, also when it is gone."""
         path = kind.path(*name_of(body))
         answer = await self._write(kind, "replace", "PUT", path, body=body, retry=retry)
         return self._object(answer, f"replacing {kind} {body['metadata']['name']}")

@@ -220,10 +220,13 @@ class FakeKube:
                 raise Conflict(f"replacing {kind} {name}: it was changed meanwhile")
             raw["spec"] = clone(body.get("spec", {}))
 
-        return await self._request(
-            Call("replace", kind, namespace, name),
-            lambda: self._publish(self._store.change(kind, namespace, name, swap)),
-        )
+        def effect() -> Raw:
+            try:
+                return self._publish(self._store.change(kind, namespace, name, swap))
+            except ObjectGone as error:
+                raise Conflict(f"replacing {kind} {name}: {error}") from error
+
+        return await self._request(Call("replace", kind, namespace, name), effect)
 
     async def _edit_finalizers(self, kind: Kind, current: Raw, change: Callable[[Raw], None]) -> Raw | None:
         namespace, name = name_of(current)

@@ -39,7 +39,7 @@ class LeaseStore(Protocol):
         ...
 
     async def replace(self, kind: Kind, body: Raw, *, retry: bool = True) -> Raw:
-        """Replace one as it was read. Raises Conflict, ObjectGone."""
+        """Replace one as it was read. Raises Conflict, also when it is gone."""
         ...
 
 

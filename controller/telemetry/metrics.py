@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 from prometheus_client.exposition import generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
-disable_created_metrics()  # a second series for each one, which nobody reads
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series for each one, which nobody reads
 
 FAST = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Buckets in seconds for a call, a pass or a wait in the queue."""

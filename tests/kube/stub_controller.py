@@ -25,7 +25,9 @@ class StubEngine:
     async def start(self) -> None:
         """Begin."""
         if os.environ.get("STUB_HANG"):
-            threading.Thread(target=threading.Event().wait, name="hung").start()  # not a daemon, as libvirt's may be
+            threading.Thread(
+                target=threading.Event().wait, name="hung"
+            ).start()  # not a daemon, as libvirt's may be
         self._say("started")
 
     def on_object(self, kind: Kind, event_type: str | None, raw: Raw) -> None:
