@@ -38,7 +38,7 @@ def encode(journal: Journal) -> str | None:
         _encode_disk(etree.SubElement(root, "disk", target=disk.target), disk)
     whole = etree.Element(
         f"{{{JOURNAL_NAMESPACE}}}chain",
-        dict(root.attrib),
+        _attributes(root),
         nsmap={None: JOURNAL_NAMESPACE},  # type: ignore[dict-item]  # the stubs do not know a default namespace
     )
     _copy_into_namespace(root, whole)
@@ -47,9 +47,13 @@ def encode(journal: Journal) -> str | None:
 
 def _copy_into_namespace(plain: etree._Element, into: etree._Element) -> None:
     for child in plain:
-        copy = etree.SubElement(into, f"{{{JOURNAL_NAMESPACE}}}{child.tag}", dict(child.attrib))
+        copy = etree.SubElement(into, f"{{{JOURNAL_NAMESPACE}}}{child.tag}", _attributes(child))
         copy.text = child.text
         _copy_into_namespace(child, copy)
+
+
+def _attributes(element: etree._Element) -> dict[str, str]:
+    return {str(name): str(value) for name, value in element.attrib.items()}
 
 
 def _without_namespace(root: etree._Element) -> None:

@@ -19,6 +19,7 @@ from controller.api.reasons import Reason
 from controller.chain.parse import ParseError
 from controller.hypervisor.driver import Event, IOFailed, JobChanged, JobStatus, Lifecycle
 from controller.hypervisor.errors import Busy, HypervisorError
+from controller.hypervisor.libvirt_driver import connect_libvirt
 from controller.kube.errors import KubeError
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw
@@ -46,8 +47,10 @@ _QUEUE = "domains"
 class EngineOptions:
     """How the engine runs. Times in seconds."""
 
-    cluster: str
-    resync: float = 300.0
+    cluster_id: str
+    hypervisor_selector: str = ""
+    """Label selector of the Hypervisors that this process handles; empty for all."""
+    resync_seconds: float = 300.0
     workers: int = 16
 
 
@@ -59,9 +62,9 @@ class Engine:
         client: KubeClient,
         recorder: EventRecorder,
         metrics: Metrics,
-        *,
         options: EngineOptions,
-        make_connector: MakeConnector,
+        *,
+        make_connector: MakeConnector = connect_libvirt,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._options = options
@@ -75,7 +78,7 @@ class Engine:
             store=Store(),
             ledger=Ledger(now),
             hosts=self._fleet.hosts,
-            cluster=options.cluster,
+            cluster=options.cluster_id,
             now=now,
             wake=self._queue.add,
         )
@@ -102,9 +105,12 @@ class Engine:
         if self._resync is not None:
             self._resync.cancel()
         if self._workers:
-            _, late = await asyncio.wait(self._workers, timeout=grace_seconds)
+            ended, late = await asyncio.wait(self._workers, timeout=grace_seconds)
             for task in late:
                 task.cancel()
+            for task in ended:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    log.error("a worker had died", exc_info=error)
         await self._fleet.stop()
 
     def problems(self) -> list[str]:
@@ -191,10 +197,10 @@ class Engine:
     async def _resync_for_ever(self) -> None:
         """Look at everything once per period, spread over it, whatever was or was not heard of."""
         while True:
-            await asyncio.sleep(self._options.resync * random.uniform(0.9, 1.1))  # noqa: S311 - spreading load
+            await asyncio.sleep(self._options.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreading load
             hypervisors: list[Key] = [HypervisorKey(name) for name in self._fleet.hosts]
             for key in [*self._context.store.snapshots, *hypervisors]:
-                self._queue.add_after(key, random.uniform(0, self._options.resync / 2))  # noqa: S311
+                self._queue.add_after(key, random.uniform(0, self._options.resync_seconds / 2))  # noqa: S311
 
     # Passes --------------------------------------------------------------------------------------------
 

@@ -59,7 +59,9 @@ class Fleet:
             self.faults[name] = str(error)
             self._on_change(name)
             return
-        host = Host(name, self._make_connector(checked.connect_to), on_event=self._on_event, on_change=self._on_change)
+        host = Host(
+            name, self._make_connector(checked.connect_to), on_event=self._on_event, on_change=self._on_change
+        )
         self.hosts[name] = host
         host.start()
 

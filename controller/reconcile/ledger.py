@@ -66,7 +66,7 @@ class Ledger:
             self._failures[key, target] = 1
 
     def job_failed(self, key: DomainKey, target: str, message: str) -> None:
-        """An event said that a block job failed; whether it was ours, and what came of it, the chain tells."""
+        """An event said that a block job failed; whether it was ours the chain tells."""
         self._job_errors[key, target] = message
 
     def discard_failed(self, key: DomainKey, image: str) -> None:

@@ -7,7 +7,7 @@ length of the chain, the images on the storage, and the objects.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest

@@ -28,7 +28,7 @@ async def test_a_point_is_taken_and_merged_away(world: World) -> None:
     await world.gone("before")
     assert world.chain(host, uuid) == ["web-1.qcow2"]
     assert host.visible(uuid, "vda") == {1: 12}
-    assert [key for key in host.storage.images] == ["file:/images/web-1.qcow2"]
+    assert list(host.storage.images) == ["file:/images/web-1.qcow2"]
 
 
 @pytest.mark.parametrize(

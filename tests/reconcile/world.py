@@ -101,14 +101,14 @@ class World:
             client,
             self.recorder,
             metrics,
-            options=EngineOptions(cluster=self.cluster, resync=3600, workers=4),
+            EngineOptions(cluster_id=self.cluster, resync_seconds=3600, workers=4),
             make_connector=self._connector,
         )
         await self.engine.start()
         self._unsubscribe = self.kube.subscribe(self.engine.on_object)
 
     def _connector(self, uri: str) -> Any:
-        return self.hosts[uri.rsplit("/", 1)[-1].split("&")[0]].connect
+        return self.hosts[uri.rsplit("/", 1)[-1].partition("&")[0]].connect
 
     async def stop(self) -> None:
         """SIGTERM."""
@@ -154,7 +154,7 @@ class World:
         """Wait until something holds; fails with the conditions of all objects when it does not."""
         try:
             async with asyncio.timeout(seconds):
-                while not holds():
+                while not holds():  # noqa: ASYNC110 - two fakes have no common event to wait for
                     await asyncio.sleep(0.001)
         except TimeoutError:
             raise AssertionError(f"did not come true: {self.conditions()}") from None
@@ -170,10 +170,11 @@ class World:
     async def settled(self) -> None:
         """Wait until nothing has been written for a while."""
         seen = -1
-        while seen != (
-            seen := len(self.kube.calls) + sum(len(host.faults.calls) for host in self.hosts.values())
-        ):
+        while seen != (seen := self._calls()):  # noqa: ASYNC110 - waits for the absence of events
             await asyncio.sleep(0.05)
+
+    def _calls(self) -> int:
+        return len(self.kube.calls) + sum(len(host.faults.calls) for host in self.hosts.values())
 
     def conditions(self) -> dict[str, Any]:
         """Ready, Reconciling and Stalled of every VolumeSnapshot."""
