@@ -30,8 +30,11 @@ def parse_domain(xml: str) -> DomainDefinition:
     """
     try:
         root = etree.fromstring(xml.encode(), _PARSER)
-    except etree.XMLSyntaxError as error:
+    except (etree.XMLSyntaxError, UnicodeEncodeError) as error:
         raise ParseError(f"domain XML is not well-formed: {error}") from error
+    if root.getroottree().docinfo.internalDTD is not None:
+        # libvirt writes none, and text with an unexpanded entity in it would be read as a shorter text.
+        raise ParseError("domain XML has a document type definition")
     if root.tag != "domain":
         raise ParseError(f"expected <domain>, found <{root.tag}>")
     uuid, name = root.findtext("uuid"), root.findtext("name")

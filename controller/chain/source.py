@@ -134,9 +134,12 @@ class Source:
 
     @cached_property
     def uri(self) -> str:
-        """The image for people: the plain path of a local image, otherwise a URI without secrets."""
+        """The image for people and for patterns: the path of a local image, otherwise a URI without secrets.
+
+        Normalised like the identity, so that ``/images//golden/x`` does not slip past a pattern.
+        """
         if self.path:
-            return self.path
+            return _normal(self.path)
         if self.type == "network":
             name = quote(_normal(self.name) if self.protocol == "gluster" else self.name, safe="/:.,=@+-_")
             unix = [host for host in self.hosts if host.transport == "unix"]
