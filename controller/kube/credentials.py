@@ -8,6 +8,7 @@ from pathlib import Path
 
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 
 from controller.kube.errors import KubeError
 
@@ -58,7 +59,15 @@ class Credentials:
                 raise BadCredentials(
                     "no kubeconfig is named and this is not a pod: set KUBECONFIG or --kubeconfig"
                 )
-        except (ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            ConfigException,
+            YAMLError,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
             # kubernetes.aio raises whatever its walk through a malformed file runs into
             raise BadCredentials(f"{self.source} cannot be used: {error}") from error
         return configuration
