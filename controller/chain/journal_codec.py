@@ -7,6 +7,8 @@ reference to a secret, never the secret.
 
 from __future__ import annotations
 
+import re
+
 from lxml import etree
 
 from controller.chain.disk import Layer
@@ -15,6 +17,9 @@ from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
 
 VERSION = "1"
+
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""What XML 1.0 cannot hold, not even escaped (its production Char)."""
 
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, remove_blank_text=True, remove_comments=True, huge_tree=True
@@ -71,15 +76,19 @@ def decode(xml: str | None) -> Journal:
         return Journal()
     try:
         root = etree.fromstring(xml.encode(), _PARSER)
+        if root.getroottree().docinfo.internalDTD is not None:
+            raise JournalError("journal has a document type definition, which varve never writes")
         _without_namespace(root)
         if root.tag != "chain" or root.get("version") != VERSION:
             raise JournalError(
                 f"journal <{root.tag} version={root.get('version')!r}> was not written by "
                 f"this version of varve (it reads version {VERSION}); upgrade the controller"
             )
-        return Journal(
-            cluster=root.get("cluster", ""), disks=tuple(_decode_disk(disk) for disk in root.iterfind("disk"))
-        )
+        _refuse_others(root, {"disk"})
+        disks = tuple(_decode_disk(disk) for disk in root.iterfind("disk"))
+        if len({disk.target for disk in disks}) < len(disks):
+            raise JournalError("journal names a disk twice")
+        return Journal(cluster=root.get("cluster", ""), disks=disks)
     except (etree.XMLSyntaxError, ValueError) as error:
         if isinstance(error, JournalError):
             raise
@@ -97,7 +106,7 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
             capacity=str(point.capacity),
         )
         if point.consistency_message:
-            child.set("message", point.consistency_message)
+            child.set("message", _text(point.consistency_message))
         _encode_owners(child, point.owners)
     for key in sorted(disk.images):
         etree.SubElement(element, "image", key=key)
@@ -106,7 +115,7 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
     for removal in disk.removals:
         child = etree.SubElement(element, "removal")
         if removal.left:
-            child.set("left", removal.left)
+            child.set("left", _text(removal.left))
         _encode_layer(child, "image", removal.layer)
         _encode_owners(child, removal.owners)
 
@@ -118,7 +127,7 @@ def _encode_operation(element: etree._Element, operation: Operation) -> None:
         "attempt": str(operation.attempt),
         "capacity": str(operation.capacity),
         "consistency": operation.consistency,
-        "message": operation.consistency_message,
+        "message": _text(operation.consistency_message),
         "process": operation.process,
     }
     for name, value in attributes.items():
@@ -132,6 +141,11 @@ def _encode_operation(element: etree._Element, operation: Operation) -> None:
         _encode_layer(element, "below", operation.below)
 
 
+def _text(message: str) -> str:
+    """A message for people, with what XML cannot hold replaced: libvirt's errors quote names as they are."""
+    return _NOT_XML.sub("\ufffd", message)
+
+
 def _encode_owners(element: etree._Element, owners: tuple[Owner, ...]) -> None:
     for owner in owners:
         etree.SubElement(element, "owner", namespace=owner.namespace, name=owner.name, uid=owner.uid)
@@ -142,7 +156,15 @@ def _encode_layer(parent: etree._Element, tag: str, layer: Layer) -> None:
     element.append(layer.source.element())
 
 
+def _refuse_others(element: etree._Element, known: set[str]) -> None:
+    """What is not understood would be lost with the next write, and somebody's point with it."""
+    for child in element.iterchildren(etree.Element):
+        if child.tag not in known:
+            raise JournalError(f"journal has <{child.tag}> in <{element.tag}>: upgrade the controller")
+
+
 def _decode_disk(element: etree._Element) -> DiskJournal:
+    _refuse_others(element, {"point", "image", "operation", "removal"})
     operation = element.find("operation")
     return DiskJournal(
         target=_required(element, "target"),
