@@ -81,7 +81,7 @@ _POINTS = st.builds(
 _OPERATIONS = st.builds(
     Operation,
     kind=st.sampled_from(OperationKind),
-    begun=TEXT,
+    begun=TEXT.filter(bool),
     owners=_OWNERS,
     kept=LAYERS,
     merged=st.lists(LAYERS, max_size=3).map(tuple),
