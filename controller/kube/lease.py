@@ -141,14 +141,20 @@ class Lease:
         """One attempt to take or renew, for at most ``seconds`` (default: the renew deadline)."""
         try:
             return await asyncio.wait_for(self._take_or_renew(), seconds or self._timing.renew_deadline)
-        except (Conflict, ObjectGone):
+        except Conflict:
             self._held = None  # someone was faster: look again
+        except ObjectGone as error:
+            self._held = None
+            self._complain(f"{error}: make the namespace, or name another with --lease-namespace")
         except (KubeError, TimeoutError) as error:
-            problem = str(error) or "no answer in time"
-            log.warning(
-                "the Lease cannot be read or written", extra={"lease": self.where, "problem": problem}
-            )
+            self._complain(str(error) or "no answer in time")
         return False
+
+    def _complain(self, problem: str) -> None:
+        """Log what is in the way, once until it changes."""
+        if problem != self._problem:
+            log.warning("the Lease cannot be had", extra={"lease": self.where, "problem": problem})
+        self._problem = problem
 
     async def _take_or_renew(self) -> bool:
         if self._held is not None:  # the usual case: one request
