@@ -47,7 +47,7 @@ class DeviceFailed:
 
 
 RawEvent = Lifecycle | JobChanged | DeviceFailed | Disconnected
-_Take = Callable[[RawEvent], None]
+Take = Callable[[RawEvent], None]
 
 
 class Subscription:
@@ -57,7 +57,7 @@ class Subscription:
     with a subscription is never closed by the garbage collector, which could hang wherever that happens.
     """
 
-    def __init__(self, connection: libvirt.virConnect, take: _Take) -> None:
+    def __init__(self, connection: libvirt.virConnect, take: Take) -> None:
         """Register; ``take`` is called on libvirt's event thread."""
         self._connection = connection
         self._identifiers: list[int] = []
@@ -80,7 +80,7 @@ class Subscription:
 
 
 def _on_lifecycle(
-    _connection: libvirt.virConnect, domain: libvirt.virDomain, event: int, _detail: int, take: _Take
+    _connection: libvirt.virConnect, domain: libvirt.virDomain, event: int, _detail: int, take: Take
 ) -> None:
     kind = _LIFECYCLE.get(event, LifecycleKind.OTHER)
     take(Lifecycle(uuid=domain.UUIDString(), name=domain.name(), kind=kind))
@@ -92,7 +92,7 @@ def _on_block_job(
     target: str,
     kind: int,
     status: int,
-    take: _Take,
+    take: Take,
 ) -> None:
     known = _JOB_STATUS.get(status)
     if known is not None:
@@ -106,10 +106,10 @@ def _on_io_error(
     alias: str,
     _action: int,
     reason: str,
-    take: _Take,
+    take: Take,
 ) -> None:
     take(DeviceFailed(uuid=domain.UUIDString(), alias=alias or "", reason=reason or ""))
 
 
-def _on_close(_connection: libvirt.virConnect, reason: int, take: _Take) -> None:
+def _on_close(_connection: libvirt.virConnect, reason: int, take: Take) -> None:
     take(Disconnected(reason=_CLOSED.get(reason, f"the connection closed (reason {reason})")))

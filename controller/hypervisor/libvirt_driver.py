@@ -1,8 +1,10 @@
-"""The port to a hypervisor over a real libvirt connection.
+"""The port to a hypervisor over libvirt.
 
-Every method is one hop to a thread of this connection (:mod:`controller.hypervisor.threads`), where the
-libvirt calls are made one after the other and their errors translated. libvirt objects never leave those
-threads: dropping the last reference to one closes the connection, which can hang.
+Every method is one hop to a thread of this driver (:mod:`controller.hypervisor.threads`), where the libvirt
+calls are made one after the other and their errors translated.
+
+libvirt objects never leave the thread that got them: dropping the last reference to one closes the
+connection, which can hang.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from lxml import etree
 
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
-from controller.hypervisor import event_loop, probe, reading, storage
+from controller.hypervisor import probe, reading, storage
 from controller.hypervisor.codes import translate
+from controller.hypervisor.connections import Connections
 from controller.hypervisor.driver import (
     DomainReading,
     DomainRef,
@@ -33,12 +36,13 @@ from controller.hypervisor.driver import (
     Removal,
 )
 from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
-from controller.hypervisor.events import DeviceFailed, RawEvent, Subscription
+from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
 from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
+_Function = Callable[[libvirt.virConnect], T]
 
 _PREFIX = "varve"
 _LOST_FOR_GOOD = 600.0
@@ -78,20 +82,21 @@ def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> Connector:
 
 
 class LibvirtDriver:
-    """:class:`controller.hypervisor.driver.Driver` for one open libvirt connection. Made by :meth:`open`."""
+    """:class:`controller.hypervisor.driver.Driver` for one libvirt daemon. Made by :meth:`open`."""
 
     def __init__(self, uri: str, sink: EventSink, unanswered: Unanswered, timing: Timing) -> None:
         self._uri = uri
         self._sink = sink
         self._timing = timing
         self._loop = asyncio.get_running_loop()
-        self._threads = CallThreads(uri, unanswered)
+        self._connections = Connections(
+            uri, keepalive_interval=timing.keepalive_interval, keepalive_count=timing.keepalive_count
+        )
+        self._threads = CallThreads(uri, unanswered, ending=self._connections.hang_up)
         self._closed: asyncio.Future[None] | None = None
         self._aliases: dict[tuple[str, str], str] = {}
         self._resolving: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._directories: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._connection: libvirt.virConnect
-        self._subscription: Subscription
 
     @classmethod
     async def open(
@@ -101,7 +106,7 @@ class LibvirtDriver:
         self = cls(uri, sink, unanswered, timing)
         try:
             await self._threads.run(
-                self._open,
+                lambda: self._connections.open(self._take),
                 key=CONNECTION,
                 what="opening the connection",
                 deadline=timing.connect,
@@ -122,24 +127,24 @@ class LibvirtDriver:
         # A daemon that has just started answers when it has probed its QEMU: 8 s the first time (measured).
         return await self._ask(
             "the question for its capabilities",
-            lambda: probe.probe(self._connection),
+            probe.probe,
             deadline=self._timing.sweep,
         )
 
     async def domains(self) -> tuple[DomainRef, ...]:
-        return await self._ask("the list of domains", lambda: reading.list_domains(self._connection))
+        return await self._ask("the list of domains", reading.list_domains)
 
     async def read(self, uuid: str, targets: Collection[str]) -> DomainReading:
         return await self._ask(
             f"reading domain {uuid}",
-            lambda: reading.read_domain(self._connection, uuid, targets),
+            lambda connection: reading.read_domain(connection, uuid, targets),
             key=uuid,
         )
 
     async def definitions(self) -> tuple[str, ...]:
         return await self._ask(
             "reading every domain",
-            lambda: reading.list_definitions(self._connection),
+            reading.list_definitions,
             deadline=self._timing.sweep,
         )
 
@@ -150,14 +155,16 @@ class LibvirtDriver:
         async with self._directories[place.key]:
             return await self._ask(
                 f"listing {place.key}",
-                lambda: storage.referrers(self._connection, place, source),
+                lambda connection: storage.referrers(connection, place, source),
                 key=place.key,
                 deadline=self._timing.change,
             )
 
     async def pool(self, name: str) -> Pool:
         return await self._ask(
-            f"looking pool {name} up", lambda: storage.look_up(self._connection, name), key=f"pool {name}"
+            f"looking pool {name} up",
+            lambda connection: storage.look_up(connection, name),
+            key=f"pool {name}",
         )
 
     # Changing -----------------------------------------------------------------------------------------
@@ -239,7 +246,7 @@ class LibvirtDriver:
         async with self._directories[place.key]:
             return await self._run(
                 f"removing {source.uri}",
-                lambda: storage.remove(self._connection, place, source),
+                lambda connection: storage.remove(connection, place, source),
                 key=place.key,
                 deadline=self._timing.change,
                 changing=True,
@@ -263,26 +270,9 @@ class LibvirtDriver:
             self._threads.close(self._disconnect)
         return self._closed
 
-    def _open(self) -> None:
-        """On a thread: open, subscribe, and start keepalives."""
-        event_loop.ensure_running()
-        try:
-            connection = libvirt.open(self._uri)
-            connection.setKeepAlive(self._timing.keepalive_interval, self._timing.keepalive_count)
-            self._subscription = Subscription(connection, self._take)
-        except libvirt.libvirtError as error:
-            unreachable = Unreachable(error.get_error_message() or str(error), code=error.get_error_code())
-        else:
-            self._connection = connection
-            return
-        raise unreachable
-
     def _disconnect(self) -> None:
-        """On the last thread to end: nothing uses the connection any more."""
-        if hasattr(self, "_connection"):
-            self._subscription.cancel()
-            with contextlib.suppress(libvirt.libvirtError):  # it is dead already
-                self._connection.close()
+        """On the last thread to end: nothing uses the connections any more."""
+        self._connections.close()
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._closed_now)
 
@@ -293,26 +283,27 @@ class LibvirtDriver:
     # Calls --------------------------------------------------------------------------------------------
 
     async def _ask(
-        self, what: str, function: Callable[[], T], *, key: str = CONNECTION, deadline: float | None = None
+        self, what: str, function: _Function[T], *, key: str = CONNECTION, deadline: float | None = None
     ) -> T:
         return await self._run(
             what, function, key=key, deadline=deadline or self._timing.read, changing=False
         )
 
     async def _change(self, uuid: str, what: str, function: Callable[[libvirt.virDomain], object]) -> None:
-        def call() -> None:
-            function(self._connection.lookupByUUIDString(uuid))
+        def call(connection: libvirt.virConnect) -> None:
+            function(connection.lookupByUUIDString(uuid))
 
         await self._run(
             f"{what} (domain {uuid})", call, key=uuid, deadline=self._timing.change, changing=True
         )
 
     async def _run(
-        self, what: str, function: Callable[[], T], *, key: str, deadline: float, changing: bool
+        self, what: str, function: _Function[T], *, key: str, deadline: float, changing: bool
     ) -> T:
         def translated() -> T:
+            connection = self._connections.mine()
             try:
-                return function()
+                return function(connection)
             except libvirt.libvirtError as error:
                 kind = translate(error, changing=changing)
             # Outside the handler: libvirt's error would keep its frames, and with them libvirt's objects,
@@ -346,7 +337,7 @@ class LibvirtDriver:
         try:
             target = await self._ask(
                 f"reading domain {event.uuid}",
-                lambda: reading.target_of_alias(self._connection, event.uuid, event.alias),
+                lambda connection: reading.target_of_alias(connection, event.uuid, event.alias),
                 key=event.uuid,
             )
             if target:

@@ -94,21 +94,29 @@ class Unanswered:
 
 
 class CallThreads:
-    """A few daemon threads for the calls of one connection.
+    """A few daemon threads for the calls to one hypervisor.
 
-    ``size`` is below libvirtd's default limit of 5 requests per client (``max_client_requests``): a client at
-    the limit is not read from any more, keepalive included, and would be cut off. One thread is kept for
-    calls about the connection, so that slow or hung domains do not make the whole hypervisor look dead.
+    ``size`` leaves most of libvirtd's 20 workers (its default) to others. One thread is kept for calls about
+    the connection, so that slow or hung domains do not make the whole hypervisor look dead.
     """
 
-    def __init__(self, name: str, unanswered: Unanswered, *, size: int = 4) -> None:
+    def __init__(
+        self,
+        name: str,
+        unanswered: Unanswered,
+        *,
+        size: int = 8,
+        ending: Callable[[], object] = lambda: None,
+    ) -> None:
+        """``ending`` runs on each thread before it ends, to let go of what belongs to the thread."""
+        self._ending = ending
         self._name = name
         self._unanswered = unanswered
         self._size = size
         self._wake = threading.Condition()
         self._waiting: deque[Call] = deque()
         self._threads = 0
-        self._idle = 0
+        self._running = 0
         self._busy = 0
         self._given_up = 0
         self._closed = False
@@ -185,7 +193,7 @@ class CallThreads:
     def _submit(self, call: Call) -> None:
         with self._wake:
             self._waiting.append(call)
-            if self._idle < len(self._waiting) and self._threads < self._size:
+            if self._threads - self._running < len(self._waiting) and self._threads < self._size:
                 self._start()
             self._wake.notify()
 
@@ -220,6 +228,7 @@ class CallThreads:
         while (call := self._next()) is not None:
             self._perform(call)
             del call  # or the last result would live on while the thread is idle
+        self._ending()
         with self._wake:
             self._threads -= 1
             last = self._last if not self._threads else None
@@ -228,13 +237,12 @@ class CallThreads:
 
     def _next(self) -> Call | None:
         with self._wake:
-            self._idle += 1
             while (call := self._sendable()) is None and not self._closed:
                 self._wake.wait()
-            self._idle -= 1
             if call is None:
                 return None
             self._waiting.remove(call)
+            self._running += 1
             self._busy += call.key != CONNECTION
             call.state, call.began, call.taken = _State.RUNNING, datetime.now(UTC), time.monotonic()
             return call
@@ -253,6 +261,7 @@ class CallThreads:
         with self._wake:
             given_up = call.state is _State.GIVEN_UP
             call.state = _State.FINISHED
+            self._running -= 1
             self._busy -= call.key != CONNECTION
             self._given_up -= given_up and call.key != CONNECTION
             self._wake.notify()  # one that had to wait because of this one may go

@@ -32,7 +32,7 @@ def unanswered() -> Unanswered:
 
 @pytest.fixture
 def pool(unanswered: Unanswered) -> Iterator[CallThreads]:
-    made = CallThreads("test", unanswered)
+    made = CallThreads("test", unanswered, size=4)
     yield made
     made.close(lambda: None)
 
@@ -70,6 +70,12 @@ async def test_a_late_call_is_given_up(
 ) -> None:
     with pytest.raises(kind, match=r"has not answered for 0\.05 s"):
         await hang(pool, gate, key, changing=changing)
+
+
+async def test_calls_one_after_the_other_need_one_thread(pool: CallThreads) -> None:
+    for _ in range(100):
+        await answer(pool, "a")
+    assert pool.threads == 1
 
 
 async def test_nothing_more_is_sent_to_what_hangs_and_all_else_goes_on(

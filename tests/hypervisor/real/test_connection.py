@@ -120,15 +120,17 @@ async def test_a_machine_that_hangs_holds_up_no_other(
     host: LabHost, machines: MachineFactory, events: Events
 ) -> None:
     hanging, other = machines("file"), machines("file")
-    driver = await connect_libvirt(host.uri, timing=Timing(read=0.5))(events)
+    driver = await connect_libvirt(host.uri, timing=Timing(read=2))(events)
     hanging.pause_qemu()
     try:
-        with pytest.raises(errors.Busy, match=r"has not answered for 0\.5 s"):
+        with pytest.raises(errors.Busy, match="has not answered for 2 s"):
             await driver.read(hanging.uuid, ["vda"])
         with pytest.raises(errors.Busy, match="nothing more is sent"):
             await driver.read(hanging.uuid, ["vda"])
-        assert (await driver.read(other.uuid, ["vda"])).live_xml
-        assert await driver.domains()
+        # On a connection shared with the hung call, libvirt 9.0 lets one in ten wait for 5 s.
+        for _ in range(50):
+            assert (await driver.read(other.uuid, ["vda"])).live_xml
+            assert await driver.domains()
     finally:
         hanging.resume_qemu()
     assert await _read_when_answered(driver, hanging.uuid)
