@@ -79,7 +79,10 @@ class Throttle(logging.Filter):
             return True
         words, now = record.getMessage(), self._clock()
         self._passed = {said: at for said, at in self._passed.items() if now - at < self._seconds}
-        return self._passed.setdefault(words, now) == now
+        if words in self._passed:
+            return False
+        self._passed[words] = now
+        return True
 
 
 class TextFormatter(logging.Formatter):

@@ -86,7 +86,7 @@ async def test_stopping_does_not_wait_for_an_api_server_that_hangs(kube: FakeKub
     async def hang(*_: object) -> None:
         await asyncio.Event().wait()
 
-    kube.create_event = hang  # type: ignore[method-assign]
+    kube.create_event = hang  # type: ignore[method-assign, assignment]
     recorder = EventRecorder(kube, Metrics())
     recorder.start()
     recorder.normal(about, "Taken", "Take", "one")

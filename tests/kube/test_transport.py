@@ -144,7 +144,7 @@ async def test_many_expired_at_once_read_the_token_once(
         return await load()
 
     transport._credentials.load = counted  # type: ignore[method-assign, assignment]
-    server.answers = [fails(401) for _ in range(10)] + [web.json_response({})]
+    server.answers = [*(fails(401) for _ in range(10)), web.json_response({})]
     answers = await asyncio.gather(*(transport.request("GET", "/x") for _ in range(10)))
     assert all(answer.ok for answer in answers)
     assert loads == 1
