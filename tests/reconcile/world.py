@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from controller.chain.source import Source
 from controller.hypervisor.simulated import Killed, SimulatedHost
 from controller.kube.events import EventRecorder
 from controller.kube.fake import FakeKube
-from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Raw
+from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw, name_of
 from controller.reconcile.engine import Engine, EngineOptions
 from controller.telemetry.metrics import Metrics
 
@@ -24,24 +25,54 @@ def base_image(name: str) -> Source:
     return Source.file(f"/images/{name}.qcow2")
 
 
+class Clock:
+    """Wall-clock time that goes with the event loop's, so that tests which skip time skip it everywhere."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._zero = datetime.now(UTC) - timedelta(seconds=self._loop.time())
+
+    def __call__(self) -> datetime:
+        return self._zero + timedelta(seconds=self._loop.time())
+
+
+@dataclass
+class StatusWrite:
+    """One status that was written, and the object as it was before."""
+
+    kind: Kind
+    before: Raw
+    status: Raw
+
+
 class Mortal:
     """A controller's client of the cluster; once dead, it reaches nothing any more."""
 
-    def __init__(self, kube: FakeKube) -> None:
+    def __init__(self, kube: FakeKube, written: list[StatusWrite]) -> None:
         self._kube = kube
+        self._written = written
         self.dead = False
 
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._kube, name)
+    async def apply_status(self, kind: Kind, current: Raw, status: Raw) -> Raw:
+        """Keep each status that is written, for :meth:`World.check_writes`."""
+        before = self._kube.object(kind, *name_of(current))
+        after: Raw = await self._call("apply_status", kind, current, status)
+        if before is not None:
+            self._written.append(StatusWrite(kind, before, status))
+        return after
 
+    async def _call(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if self.dead:
+            raise Killed
+        try:
+            return await getattr(self._kube, name)(*args, **kwargs)
+        except Killed:
+            self.dead = True
+            raise
+
+    def __getattr__(self, name: str) -> Any:
         async def call(*args: Any, **kwargs: Any) -> Any:
-            if self.dead:
-                raise Killed
-            try:
-                return await method(*args, **kwargs)
-            except Killed:
-                self.dead = True
-                raise
+            return await self._call(name, *args, **kwargs)
 
         return call
 
@@ -50,13 +81,18 @@ class Mortal:
 class World:
     """Survives controllers: :meth:`start` and :meth:`crash` as often as you like."""
 
-    kube: FakeKube = field(default_factory=lambda: FakeKube(defaults=_defaults))
+    now: Clock = field(default_factory=Clock)
+    kube: FakeKube = field(init=False)
     hosts: dict[str, SimulatedHost] = field(default_factory=dict)
     engine: Engine | None = None
     recorder: EventRecorder | None = None
     cluster: str = "cluster-a"
     mortal: Mortal | None = None
+    written: list[StatusWrite] = field(default_factory=list)
     _unsubscribe: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.kube = FakeKube(defaults=_defaults, now=self.now)
 
     def host(
         self, name: str = "host-a", *, access: list[dict[str, Any]] | None = None, **spec: Any
@@ -94,7 +130,7 @@ class World:
     async def start(self) -> None:
         """Start a controller; it finds what the last one left."""
         metrics = Metrics()
-        client = self.mortal = Mortal(self.kube)
+        client = self.mortal = Mortal(self.kube, self.written)
         self.recorder = EventRecorder(client, metrics)
         self.recorder.start()
         self.engine = Engine(
@@ -103,6 +139,7 @@ class World:
             metrics,
             EngineOptions(cluster_id=self.cluster, resync_seconds=3600, workers=4),
             make_connector=self._connector,
+            now=self.now,
         )
         await self.engine.start()
         self._unsubscribe = self.kube.subscribe(self.engine.on_object)
@@ -175,6 +212,17 @@ class World:
 
     def _calls(self) -> int:
         return len(self.kube.calls) + sum(len(host.faults.calls) for host in self.hosts.values())
+
+    def check_writes(self) -> None:
+        """Every status that was written keeps to what kstatus, Flux and Argo CD rely on."""
+        for write in self.written:
+            found = {one["type"]: one for one in write.status["conditions"]}
+            truths = [found[kind]["status"] for kind in ("Reconciling", "Stalled")]
+            assert truths.count("True") <= 1, f"Reconciling and Stalled at once: {write.status}"
+            generations = {one["observedGeneration"] for one in found.values()}
+            assert generations == {write.status["observedGeneration"]}, "not made in one go"
+            assert write.status["observedGeneration"] <= write.before["metadata"]["generation"]
+            assert write.status != write.before.get("status"), f"written without need: {write.status}"
 
     def conditions(self) -> dict[str, Any]:
         """Ready, Reconciling and Stalled of every VolumeSnapshot."""
