@@ -22,7 +22,7 @@ from controller.hypervisor.errors import (
 from controller.hypervisor.simulated.boot import boot, plug
 from controller.hypervisor.simulated.image import Storage
 from controller.hypervisor.simulated.libvirtd import Libvirtd
-from controller.hypervisor.simulated.machine import DiskDefinition, Machine
+from controller.hypervisor.simulated.machine import DiskDefinition, Machine, ordered
 from controller.hypervisor.simulated.render import Pages
 
 MIB = 1 << 20
@@ -83,7 +83,7 @@ class Domains(Libvirtd):
 
     def define(self, name: str, disks: Iterable[DiskDefinition], uuid: str) -> None:
         """Define a domain, or replace the definition of the one with this UUID."""
-        definition = {disk.target: disk for disk in disks}
+        definition = ordered(disks)
         machine = self.machines.get(uuid)
         if any(other.name == name and other.uuid != uuid for other in self.machines.values()):
             raise OperationFailed(f"domain '{name}' already exists with another uuid", code=9)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from controller.chain.observation import RunState
+from controller.chain.observation import JobKind, RunState
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
     Disconnected,
@@ -266,8 +266,9 @@ def _require_lock(holder: str) -> None:
 
 
 def _stats(machine: Machine) -> tuple[LayerStats, ...]:
-    """Measured sizes of every layer that libvirt knows of."""
-    if machine.process is None:
+    """Measured sizes of every layer that libvirt knows of; none while a pull runs, when asking for them could
+    kill QEMU (measured, 7.2)."""
+    if machine.process is None or any(job.kind is JobKind.PULL for _, job in machine.jobs()):
         return ()
     return tuple(
         LayerStats(disk.target, node.index, node.image.allocation, node.image.capacity, node.image.allocation)

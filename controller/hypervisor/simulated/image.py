@@ -74,6 +74,13 @@ def compose(layers: Iterable[Mapping[int, int]]) -> Content:
     return {cluster: value for cluster, value in content.items() if value}
 
 
+def absolute_name(source: Source) -> str:
+    """``source`` as libvirt writes it into a header: the path, or a URI with the name as it spells it."""
+    if source.type != "network":
+        return source.path
+    return f"{source.protocol}://{','.join(h.address(source.protocol) for h in source.hosts)}/{source.name}"
+
+
 def relative_name(image: Source, backing: Source) -> str:
     """``backing`` as a path relative to the directory of ``image``."""
     place = image.path or image.name
@@ -97,8 +104,10 @@ class Storage:
         content: Mapping[int, int] | None = None,
         backing: Image | None = None,
         relative: bool = False,
+        spelled: Source | None = None,
     ) -> Image:
-        """Make an image (or format an existing export again), with an absolute backing name by default.
+        """Make an image (or format an existing export again), with an absolute backing name by default
+        (``spelled``: of another spelling of the same image).
 
         Raises what :meth:`refuse` was told for this place.
         """
@@ -107,7 +116,9 @@ class Storage:
                 raise error
         named = None
         if backing is not None:
-            words = relative_name(source, backing.source) if relative else backing.source.uri
+            words = relative_name(source, backing.source)
+            if not relative:
+                words = absolute_name(spelled or backing.source)
             named = Backing(backing.source, backing.format, words)
         image = Image(source, format, capacity, dict(content or {}), named)
         self.images[image.key] = image

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from controller.chain.observation import JobKind
 from controller.hypervisor.driver import BlockJob
-from controller.hypervisor.simulated.image import CLUSTER_BYTES, Backing, Image, relative_name
+from controller.hypervisor.simulated.image import (
+    CLUSTER_BYTES,
+    Backing,
+    Image,
+    absolute_name,
+    relative_name,
+)
 
 if TYPE_CHECKING:
     from controller.hypervisor.simulated.machine import LiveDisk, Node
@@ -74,7 +80,7 @@ def _point_header(overlay: Node, base: Node | None, relative: bool) -> None:
     if base is None:
         overlay.image.backing = None
         return
-    name = relative_name(overlay.source, base.source) if relative else base.source.uri
+    name = relative_name(overlay.source, base.source) if relative else absolute_name(base.source)
     overlay.image.backing = Backing(base.image.source, base.format, name)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from controller.chain.observation import RunState
@@ -42,6 +42,22 @@ class DiskDefinition:
     def keys(self) -> tuple[str, ...]:
         """Identities of the listed layers, active first."""
         return tuple(link.source.key for link in self.chain)
+
+
+def ordered(disks: Iterable[DiskDefinition]) -> dict[str, DiskDefinition]:
+    """Disks by target, in the order in which libvirt keeps them: as given, but those of one bus together and
+    sorted by target (virDomainDiskInsert)."""
+    result: list[DiskDefinition] = []
+    for disk in disks:
+        same = [i for i, other in enumerate(result) if other.bus == disk.bus]
+        greater = [i for i in same if _number(result[i].target) > _number(disk.target)]
+        result.insert(greater[0] if greater else (same[-1] + 1 if same else len(result)), disk)
+    return {disk.target: disk for disk in result}
+
+
+def _number(target: str) -> tuple[int, str]:
+    """``vdz`` comes before ``vdaa``."""
+    return len(target), target
 
 
 @dataclass(eq=False)

@@ -151,7 +151,7 @@ def _make(
     try:
         for overlay in overlays:
             index = process.number() if overlay.source.type == "network" else 0
-            image = _image(overlay, storage, process.disks[overlay.target].active.image, reuse=reuse)
+            image = _image(overlay, storage, process.disks[overlay.target].active, reuse=reuse)
             if not reuse:
                 made.append(image)
             nodes[overlay.target] = Node(image, overlay.source, overlay.format, index or process.number())
@@ -198,11 +198,17 @@ def _check_target(overlay: Overlay, storage: Storage, *, reuse: bool) -> None:
         )
 
 
-def _image(overlay: Overlay, storage: Storage, below: Image, *, reuse: bool) -> Image:
+def _image(overlay: Overlay, storage: Storage, below: Node, *, reuse: bool) -> Image:
     """The overlay's image: found (whatever its header says, as in life) or made."""
     if reuse:
         return storage.open(overlay.source.key)
-    return storage.create(overlay.source, capacity=below.capacity, format=overlay.format, backing=below)
+    return storage.create(
+        overlay.source,
+        capacity=below.image.capacity,
+        format=overlay.format,
+        backing=below.image,
+        spelled=below.source,
+    )
 
 
 def _record(machine: Machine, below: str, overlay: Overlay) -> None:
@@ -235,5 +241,12 @@ def _take_inactive(machine: Machine, storage: Storage, overlays: tuple[Overlay, 
             below = storage.open(definition[overlay.target].chain[0].source.key)
         except ImageMissing as missing:
             raise OperationFailed(f"qemu-img: Could not open '{missing.key}'", code=1) from missing
-        _image(overlay, storage, below, reuse=reuse)
-        _record(machine, below.key, overlay)
+        if not reuse:
+            storage.create(overlay.source, capacity=below.capacity, format=overlay.format, backing=below)
+        defined = definition[overlay.target]
+        # A chain that was listed goes on; one that was not is not begun (measured).
+        listed = defined.chain if len(defined.chain) > 1 else ()
+        chain = (Link(overlay.source, overlay.format), *listed)
+        definition[overlay.target] = replace(
+            defined, chain=chain, terminated=bool(listed) and defined.terminated
+        )

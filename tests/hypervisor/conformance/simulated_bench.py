@@ -58,6 +58,7 @@ class SimulatedBench(Workbench):
                 target,
                 () if drive.source is None else (Link(drive.source, drive.format),),
                 device=drive.device,
+                bus="virtio" if target.startswith("vd") else "ide",
                 readonly=drive.readonly,
             )
             for target, drive in drives.items()

@@ -208,7 +208,8 @@ async def test_relative_names_survive_if_asked_and_only_then(bench: Workbench, k
     assert await bench.backing_name(layers[3]) == layers[1].leaf
     await bench.commit(uuid, layers[0], layers[1])
     await bench.finish(uuid, "vda")
-    assert await bench.backing_name(layers[3]) == layers[0].uri
+    spelled = layers[0].uri.replace("/gv0/", "/gv0/./")  # as libvirt came to spell it by following "name"
+    assert await bench.backing_name(layers[3]) == spelled
     await bench.stop(uuid)
     await bench.start(uuid)
     assert (await bench.live(uuid)).keys == keys(layers[3], layers[0])

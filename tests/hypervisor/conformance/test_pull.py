@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from controller.chain.disk import ChainEnd
@@ -15,7 +17,9 @@ from controller.hypervisor.errors import (
     OperationFailed,
 )
 from tests.hypervisor.conformance.workbench import (
+    FULL,
     SIZE_BYTES,
+    SLOW,
     Content,
     Drive,
     Kind,
@@ -95,6 +99,28 @@ async def test_completion_alone_is_not_durable(bench: Workbench) -> None:
     assert await bench.offline(layers[2]) == overlaid(*CONTENTS[:3])
 
 
+@pytest.mark.parametrize("flatten", [False, True])
+async def test_reading_does_not_harm_a_pull(bench: Workbench, flatten: bool) -> None:
+    """Sizes come from query-named-block-nodes, and QEMU 7.2 crashes when that meets the end of a pull
+    (measured: in 4 to 9 of 10 pulls that were read all the time; after a commit never)."""
+    uuid = await bench.machine({"vda": Drive(await bench.image(Kind.FILE))})
+    layers = await bench.stack(uuid, [dict.fromkeys(FULL, 1), dict.fromkeys(FULL, 2), {0: 3}])
+    await bench.pull(uuid, None if flatten else layers[0], bandwidth=SLOW)
+    reading = await bench.driver.read(uuid, ["vda"])
+    assert reading.jobs["vda"].kind is JobKind.PULL
+    assert reading.stats == ()
+    finishing = asyncio.ensure_future(bench.finish(uuid, "vda"))
+    while not finishing.done():
+        await bench.driver.read(uuid, ["vda"])
+    await finishing
+    reading = await bench.driver.read(uuid, ["vda"])
+    assert reading.live_xml is not None
+    assert reading.stats
+    await bench.driver.flush(uuid, "vda", SIZE_BYTES)
+    assert (await bench.live(uuid)).keys == keys(layers[2], *([] if flatten else [layers[0]]))
+    assert await bench.visible(uuid, "vda") == dict.fromkeys(FULL, 2) | {0: 3}
+
+
 async def test_next_take_flushes(bench: Workbench) -> None:
     uuid, layers = await four_layers(bench)
     await bench.pull(uuid, layers[0])
@@ -137,9 +163,10 @@ async def test_refusals(bench: Workbench) -> None:
         await bench.pull(uuid, None, relative=True)
     assert (await bench.live(uuid)).keys == keys(*reversed(layers))
     await bench.stop(uuid)
-    for base in (None, "vda[2]"):
-        with pytest.raises(NotRunning):
-            await bench.driver.pull(uuid, "vda", base=base, relative=False, bandwidth=0)
+    with pytest.raises(NotRunning):
+        await bench.driver.pull(uuid, "vda", base=None, relative=False, bandwidth=0)
+    with pytest.raises(NotRunning):
+        await bench.driver.pull(uuid, "vda", base="vda[2]", relative=False, bandwidth=0)
     with pytest.raises(NotRunning):
         await bench.driver.pivot(uuid, "vda")
 

@@ -75,7 +75,7 @@ async def test_indexes_run_over_all_disks_and_count_an_empty_drive(bench: Workbe
     vda, vdb = await bench.live(uuid), await bench.live(uuid, "vdb")
     assert [layer.index for layer in vda.layers] == [3, 4]
     assert vda.keys == keys(active, base)
-    assert [layer.index for layer in vdb.layers] == [1]
+    assert [layer.index for layer in vdb.layers] == [2]
     drive = await bench.live(uuid, "hda")
     assert drive.layers == ()
     assert drive.readonly
