@@ -9,27 +9,42 @@ import json
 import signal
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lab.control.plane import ControlPlane
 from lab.deadline import wait_until
+from lab.errors import LabError
 from lab.lab import Lab
 from lab.ports import free_port
-from lab.process import ProcessRecord, send_signal, wait_gone
+from lab.process import ProcessRecord, is_alive, send_signal, wait_gone
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMESPACE = "varve-system"
 ACCOUNT = "varve-controller"
+PROGRAM = (sys.executable, "-m", "controller")
 
 
 class Controller:
-    """One controller process at a time; start, stop and kill it as often as you like."""
+    """One controller process at a time; start, stop and kill it as often as you like.
 
-    def __init__(self, lab: Lab, *, name: str = "controller", arguments: tuple[str, ...] = ()) -> None:
+    `program`: what the flags are given to, for a controller in other surroundings (a mount namespace, a
+    launcher that breaks something).
+    """
+
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        name: str = "controller",
+        arguments: tuple[str, ...] = (),
+        program: Sequence[str] = PROGRAM,
+    ) -> None:
         self._lab = lab
         self._name = name
         self._arguments = arguments
+        self._program = tuple(program)
         self._health = free_port()
         self._metrics = free_port()
         self._record: ProcessRecord | None = None
@@ -56,9 +71,7 @@ class Controller:
             self.install()
         self._started += 1
         argv = [
-            sys.executable,
-            "-m",
-            "controller",
+            *self._program,
             f"--kubeconfig={self._kubeconfig}",
             f"--health-probe-bind-address=127.0.0.1:{self._health}",
             f"--metrics-bind-address=127.0.0.1:{self._metrics}",
@@ -102,6 +115,17 @@ class Controller:
         if self._record is None:
             raise RuntimeError("the controller was not started")
         return self._record.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started last still runs."""
+        return self._record is not None and is_alive(self._record)
+
+    def wait_ended(self, timeout: float = 30) -> int | None:
+        """Wait until the process ends by itself; returns the exit code (negative: a signal)."""
+        if self._record is not None and not wait_gone(self._record, timeout):
+            raise LabError(f"the controller did not end within {timeout:g} s ({self.log})")
+        return self._lab.session.exit_code(f"{self._name}-{self._started}")
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""

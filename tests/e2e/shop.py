@@ -1,0 +1,113 @@
+"""The namespace `shop` as its users see it: everything goes through kubectl."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from lab.control.plane import ControlPlane
+from lab.controller import snapshot
+from lab.deadline import wait_until
+
+KIND = "volumesnapshots.varve.dev"
+
+
+@dataclass(frozen=True)
+class Shop:
+    """kubectl in one namespace. Times are in seconds."""
+
+    plane: ControlPlane
+    namespace: str = "shop"
+
+    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
+        """Run kubectl in the namespace and return what it printed. Raises LabError when it fails."""
+        return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin, check=check).stdout
+
+    def apply(self, *documents: str) -> None:
+        """Apply JSON or YAML documents in one call."""
+        self.kubectl("apply", "-f", "-", stdin="\n---\n".join(documents))
+
+    def snapshot(self, name: str, domain: str, *, disk: str = "vda", **spec: Any) -> None:
+        """Apply one VolumeSnapshot."""
+        self.apply(snapshot(name, domain, namespace=self.namespace, disk=disk, **spec))
+
+    def ready(self, *names: str, timeout: int = 30) -> None:
+        """`kubectl wait --for=condition=Ready`."""
+        self.kubectl(
+            "wait", "--for=condition=Ready", *(f"vvs/{name}" for name in names), f"--timeout={timeout}s"
+        )
+
+    def until(self, name: str, path: str, value: str, *, timeout: int = 30) -> None:
+        """`kubectl wait --for=jsonpath`."""
+        self.kubectl("wait", f"--for=jsonpath={{{path}}}={value}", f"vvs/{name}", f"--timeout={timeout}s")
+
+    def waits_for(self, name: str, reason: str, *, timeout: int = 30) -> str:
+        """Wait until Ready carries this reason; returns its message, after checking that it is not True."""
+        self.until(name, '.status.conditions[?(@.type=="Ready")].reason', reason, timeout=timeout)
+        ready = self.condition(name, "Ready")
+        assert ready["status"] == "False", ready
+        return str(ready["message"])
+
+    def delete(self, *names: str, timeout: int = 30) -> None:
+        """`kubectl delete`, which returns when the objects are gone."""
+        self.kubectl("delete", *(f"vvs/{name}" for name in names), f"--timeout={timeout}s")
+
+    def begin_delete(self, *names: str) -> None:
+        """Ask for the deletion and return at once."""
+        self.kubectl("delete", *(f"vvs/{name}" for name in names), "--wait=false")
+
+    def gone(self, *names: str, timeout: int = 30) -> None:
+        """Wait until the objects are gone."""
+        self.kubectl("wait", "--for=delete", *(f"vvs/{name}" for name in names), f"--timeout={timeout}s")
+
+    def get(self, name: str) -> dict[str, Any]:
+        """The object. Raises LabError when there is none."""
+        found: dict[str, Any] = json.loads(self.kubectl("get", f"vvs/{name}", "-o", "json"))
+        return found
+
+    def objects(self) -> dict[str, dict[str, Any]]:
+        """All VolumeSnapshots of the namespace, by name."""
+        items = json.loads(self.kubectl("get", KIND, "-o", "json"))["items"]
+        return {one["metadata"]["name"]: one for one in items}
+
+    def names(self) -> set[str]:
+        """Names of all VolumeSnapshots of the namespace."""
+        return set(self.kubectl("get", KIND, "-o", "jsonpath={.items[*].metadata.name}").split())
+
+    def condition(self, name: str, kind: str) -> dict[str, Any]:
+        """One condition of an object."""
+        conditions = self.get(name)["status"]["conditions"]
+        (found,) = (one for one in conditions if one["type"] == kind)
+        return dict(found)
+
+    def events(self, name: str) -> list[tuple[str, str]]:
+        """Type and reason of the events about an object."""
+        items = json.loads(self.kubectl("get", "events.events.k8s.io", "-o", "json"))["items"]
+        return [(one["type"], one["reason"]) for one in items if one["regarding"].get("name") == name]
+
+    def wait_event(self, name: str, reason: str, *, timeout: float = 10) -> str:
+        """Wait for an event, which may come after the object has gone; returns its note."""
+
+        def find() -> str | None:
+            items = json.loads(self.kubectl("get", "events.events.k8s.io", "-o", "json"))["items"]
+            notes = [
+                one["note"]
+                for one in items
+                if one["regarding"].get("name") == name and one["reason"] == reason
+            ]
+            return notes[-1] if notes else None
+
+        return wait_until(find, timeout=timeout, what=f"event {reason} of {name}", interval=0.2)
+
+    def clear(self) -> None:
+        """Take all VolumeSnapshots away at once, whatever they wait for: the machines go next."""
+        left = sorted(self.names())
+        if not left:
+            return
+        self.begin_delete(*left)
+        for name in sorted(self.names()):
+            self.kubectl(
+                "patch", f"vvs/{name}", "--type=merge", '-p={"metadata":{"finalizers":null}}', check=False
+            )
+        self.gone(*left)
