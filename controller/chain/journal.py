@@ -44,6 +44,9 @@ class Point:
     consistency_message: str = ""
     capacity: int = 0
     """Virtual size of the disk at that moment, bytes."""
+    spoiled: bool = False
+    """A commit that ended without effect may have written to the image that held it. It is no use to anybody
+    any more, and is merged away when nobody's deletion says otherwise."""
 
 
 class OperationKind(StrEnum):

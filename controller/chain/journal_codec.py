@@ -107,6 +107,8 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
         )
         if point.consistency_message:
             child.set("message", _text(point.consistency_message))
+        if point.spoiled:
+            child.set("spoiled", "yes")
         _encode_owners(child, point.owners)
     for key in sorted(disk.images):
         etree.SubElement(element, "image", key=key)
@@ -186,6 +188,7 @@ def _decode_point(element: etree._Element) -> Point:
         consistency=_required(element, "consistency"),
         consistency_message=element.get("message", ""),
         capacity=int(_required(element, "capacity")),
+        spoiled=element.get("spoiled") == "yes",
     )
 
 

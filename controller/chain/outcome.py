@@ -86,7 +86,7 @@ def _merge_outcome(operation: Operation, facts: DiskFacts, chain: Disk) -> Outco
     if chain.position(kept) is None:
         return Outcome.UNKNOWN if hidden else Outcome.DIVERGED
     if not present:
-        if hidden and operation.kind is OperationKind.PULL:
+        if hidden and operation.kind is OperationKind.PULL and not _stands_on_below(operation, chain):
             return Outcome.UNKNOWN  # what was pulled lay below the kept image, where nothing is listed
         persistent = facts.inactive
         stale = (
@@ -110,6 +110,17 @@ def fits(operation: Operation, chain: Disk) -> bool:
         return start == 0
     under = chain.layers[len(operation.merged) + 1 :][:1]
     return [layer.key for layer in under] == ([operation.below.key] if operation.below else [])
+
+
+def _stands_on_below(operation: Operation, chain: Disk) -> bool:
+    """True when the kept image is listed right above the one that a pull leaves below: then nothing is
+    between them, wherever the chain ends (libvirt never shows the end of one with a qcow2 base on NBD)."""
+    below, kept = operation.below, chain.position(operation.kept.key)
+    return (
+        below is not None
+        and kept is not None
+        and chain.keys[kept : kept + 2] == (operation.kept.key, below.key)
+    )
 
 
 def _is_as_before(operation: Operation, chain: Disk) -> bool:
@@ -169,8 +180,13 @@ def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
 
 def abandoned(record: DiskJournal, operation: Operation) -> DiskJournal:
     """The record after ``operation`` was seen not to have happened. What a failed take may have left on the
-    storage is put down for removal."""
+    storage is put down for removal. A commit writes to the kept image from its first moment on, so the points
+    of its range are no longer what they were."""
     if operation.kind is OperationKind.TAKE:
         leftover = Removal(operation.kept)
         return replace(record, operation=None, removals=(*record.removals, leftover))
-    return replace(record, operation=None)
+    if operation.kind is OperationKind.PULL:
+        return replace(record, operation=None)
+    inside = {layer.key for layer in operation.merged}
+    points = (replace(p, spoiled=True) if p.overlay in inside else p for p in record.points)
+    return replace(record, operation=None, points=tuple(points))

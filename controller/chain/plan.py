@@ -56,6 +56,8 @@ class DiskPlan:
     step: Step | None = None
     blocked: Blocked | None = None
     """Why nothing is done although something is wanted."""
+    untaken: Blocked | None = None
+    """Why what is wanted is not taken, while something else goes on."""
     wake_at: datetime | None = None
     """When to look again although nothing happened."""
     running: Operation | None = None

@@ -12,6 +12,9 @@ from controller.chain.observation import Observation
 from controller.chain.plan import DiskPlan, Standing, State
 from controller.chain.upkeep import has_point
 
+_SPOILING = {OperationKind.COMMIT, OperationKind.ACTIVE_COMMIT}
+"""What writes to the images of the points that it removes, from its first moment on."""
+
 
 def standings(
     observation: Observation, wants: Mapping[str, Sequence[Want]], disks: Iterable[DiskPlan]
@@ -33,16 +36,21 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     mine = operation if operation and want.owner in operation.owners else None
     point = record.point_of(want.owner)
     frozen = _frozen(point, chain)
+    spoiled = point is not None and (point.spoiled or (mine is not None and mine.kind in _SPOILING))
     if want.deleting:
         state = _leaving(want, record, point, mine is not None)
     elif point is not None:
         present = has_point(point, chain)
-        state = State.UNKNOWN if present is None else State.HELD if present else State.LOST
+        state = State.UNKNOWN if present is None else State.HELD if present and not spoiled else State.LOST
     elif mine is not None and mine.kind is OperationKind.TAKE:
         state = State.TAKING
     else:
         state = State.LOST if want.memory else State.PENDING
-    blocked = _lost(want) if state is State.LOST else disk.blocked
+    blocked = disk.blocked
+    if state is State.PENDING and disk.untaken is not None:
+        blocked = disk.untaken
+    if state is State.LOST:
+        blocked = _lost(want, spoiled=spoiled)
     if state is State.UNKNOWN and blocked is None:
         text = f"libvirt does not show the chain of disk {want.target} far enough down to find the point"
         blocked = Blocked(Why.CHAIN_UNKNOWN, text)
@@ -72,10 +80,15 @@ def _frozen(point: Point | None, chain: Disk) -> Layer | None:
     return chain.layers[position + 1]
 
 
-def _lost(want: Want) -> Blocked:
+def _lost(want: Want, *, spoiled: bool) -> Blocked:
+    what = (
+        f"a merge that was begun and did not end has written to the point's layer on disk {want.target}"
+        if spoiled
+        else f"the point's layer is no longer in the chain of disk {want.target}: somebody merged or "
+        f"replaced it by hand"
+    )
     return Blocked(
         Why.LOST,
-        f"the point's layer is no longer in the chain of disk {want.target}: somebody merged or replaced it "
-        f"by hand. It is not taken again, because that would be another moment: delete this object and make "
-        f"a new one",
+        f"{what}. It is not taken again, because that would be another moment: delete this object and make a "
+        f"new one",
     )

@@ -31,11 +31,15 @@ def _want_of(owner: Owner, known: dict[tuple[str, str], Want]) -> Want | None:
 
 def _rebound(point: Point, known: dict[tuple[str, str], Want]) -> Point:
     """An object of the same namespace and name with another UID: the cluster was rebuilt, or the object was
-    re-created after its finalizer was stripped. It is the same declaration, so it gets its point back."""
+    re-created after its finalizer was stripped. It is the same declaration, so it gets its point back, unless
+    the merge of its predecessor's has spoiled it."""
     owners = []
     for owner in point.owners:
         want = _want_of(owner, known)
-        owners.append(want.owner if want is not None and not want.deleting else owner)
+        if want is None or want.deleting or want.owner.uid == owner.uid:
+            owners.append(owner)
+        elif not point.spoiled:
+            owners.append(want.owner)
     return replace(point, owners=tuple(owners))
 
 
@@ -61,12 +65,12 @@ def _released(point: Point, known: dict[tuple[str, str], Want]) -> Point:
 def _still_matters(point: Point, known: dict[tuple[str, str], Want], chain: Disk) -> bool:
     """False when every owner is gone for good: all retained, or the layer itself was taken away by hand."""
     wants = [_want_of(owner, known) for owner in point.owners]
-    if not wants or any(
+    if any(
         want is None or not want.deleting or want.suspended or want.owner.uid != owner.uid
         for want, owner in zip(wants, point.owners, strict=True)
     ):
         return True
-    if all(want is not None and not want.merge for want in wants):
+    if wants and all(want is not None and not want.merge for want in wants):
         return False
     return has_point(point, chain) is not False
 
