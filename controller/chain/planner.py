@@ -122,7 +122,14 @@ class _DiskPlanner:
         obstacle = foreign_job_guard(facts)
         if obstacle is not None:
             return self._waiting(obstacle) if self._has_work(chain) else DiskPlan(facts.target)
-        return self._take(facts, chain) or self._discard(facts) or self._merge(facts, chain)
+        return self._begin(facts, chain)
+
+    def _begin(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
+        take = self._take(facts, chain)
+        if take is not None and take.step is not None:
+            return take
+        rest = self._discard(facts) or self._merge(facts, chain)
+        return rest if take is None else _beside(rest, take)
 
     # What was begun ------------------------------------------------------------------------------------
 
@@ -159,30 +166,30 @@ class _DiskPlanner:
         pending = [want for want in self.wants if self._is_pending(want)]
         if not pending:
             return None
-        policy = Policy.strictest(want.policy for want in pending)
-        obstacle = (
-            domain_guard(self.observation)
-            or disk_guard(chain)
-            or depth_guard(chain, policy)
-            or self._held(facts.target)
-        )
+        obstacle = domain_guard(self.observation) or disk_guard(chain) or self._held(facts.target)
         if obstacle is not None:
             return self._waiting(obstacle)
-        first = pending[0]
-        overlay = self._overlay(facts, chain, first)
-        if overlay is None:
-            return self._waiting(overlay_required(chain))
+        able = [
+            (want, overlay)
+            for want in pending
+            if depth_guard(chain, want.policy) is None
+            and (overlay := self._overlay(facts, chain, want)) is not None
+        ]
+        if not able:
+            return self._waiting(depth_guard(chain, pending[0].policy) or overlay_required(chain))
+        first, overlay = able[0]
+        sharing = [want for want, _ in able if want.placement == first.placement]
         active = chain.layers[0]
         paused = self.observation.state is RunState.PAUSED
         operation = Operation(
             kind=OperationKind.TAKE,
             begun=_timestamp(self.circumstances.now),
-            owners=tuple(want.owner for want in pending if want.placement == first.placement),
+            owners=tuple(want.owner for want in sharing),
             kept=overlay,
             merged=(replace(active, index=None),),
             capacity=self._capacity(facts),
             consistency="Paused" if paused else "CrashConsistent",
-            consistency_message="" if paused or not any(want.freeze for want in pending) else NOT_FROZEN,
+            consistency_message="" if paused or not any(want.freeze for want in sharing) else NOT_FROZEN,
         )
         return self._do(Take((DiskOperation(facts.target, operation),)))
 
@@ -228,12 +235,16 @@ class _DiskPlanner:
             return DiskPlan(facts.target)
         verdicts = [self._merge_range(facts, chain, span) for span in spans]
         ready = next((found for found in verdicts if found.step is not None or found.wants_usage), None)
-        return ready or min(verdicts, key=lambda found: found.wake_at is None)
+        never = datetime.max.replace(tzinfo=self.circumstances.now.tzinfo)
+        return ready or min(verdicts, key=lambda found: found.wake_at or never)
 
     def _merge_range(self, facts: DiskFacts, chain: Disk, span: Range) -> DiskPlan:
         owners = _owners_in(chain, self.record, span)
         wants = tuple(want for want in self.wants if want.owner in owners)
-        policy = Policy.strictest(want.policy for want in wants)
+        # What one object's class protects is protected from the deletions of all, and from boundaries that
+        # nobody owns.
+        protected = Policy.strictest(want.policy for want in self.wants).protected
+        policy = replace(Policy.strictest(want.policy for want in wants), protected=protected)
         obstacle = domain_guard(self.observation) or self._held(facts.target)
         if obstacle is not None:
             return self._waiting(obstacle)
@@ -267,7 +278,9 @@ class _DiskPlanner:
         pull = choice.first is OperationKind.PULL
         bottom = choice.span.bottom + 1
         below = chain.layers[bottom] if pull and bottom < len(chain.layers) else None
-        touched = {layer.key for layer in merged} | ({chain.layers[choice.kept].key} if pull else set())
+        # The boundary below the range stays, though its overlay is pulled away.
+        overlays = (chain.layers[choice.kept], *merged[:-1]) if pull else merged
+        touched = {layer.key for layer in overlays}
         operation = Operation(
             kind=choice.first,
             begun=_timestamp(self.circumstances.now),
@@ -310,6 +323,18 @@ class _DiskPlanner:
         hold = self.circumstances.holds.get(self.record.target)
         wake = hold.until if hold and hold.until > self.circumstances.now else None
         return DiskPlan(self.record.target, blocked=blocked, wake_at=wake)
+
+
+def _beside(rest: DiskPlan, take: DiskPlan) -> DiskPlan:
+    """What waits to be taken holds up nothing else: a merge may even make the room that it waits for."""
+    idle = rest.step is None and not rest.wants_usage and rest.blocked is None
+    times = [at for at in (rest.wake_at, take.wake_at) if at is not None]
+    return replace(
+        rest,
+        blocked=take.blocked if idle else rest.blocked,
+        untaken=take.blocked,
+        wake_at=min(times, default=None),
+    )
 
 
 def ranges(chain: Disk, record: DiskJournal, wants: Sequence[Want]) -> tuple[Range, ...]:
