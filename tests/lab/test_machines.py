@@ -14,7 +14,7 @@ from lab.machines.machine import Machine
 from lab.pytest_plugin import MachineFactory
 from lab.reader import Reader
 from lab.storage.image import ImageSource
-from tests.lab.bare import commit_active, pull, take
+from lab.bare import commit_active, pull, take
 
 pytestmark = pytest.mark.real
 

@@ -1,4 +1,4 @@
-"""The bare libvirt calls that the tests of the lab make: nothing of the controller is involved."""
+"""The bare libvirt calls, with nothing of the controller: what the demo and tests compare with."""
 
 import libvirt
 from lxml import etree
