@@ -15,7 +15,16 @@ from controller.api.hypervisor import Hypervisor
 from controller.api.objects import explain
 from controller.api.volumesnapshot import VolumeSnapshot
 from controller.api.volumesnapshotclass import VolumeSnapshotClass, VolumeSnapshotClassSpec
-from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw, uid_of
+from controller.kube.finalizers import finalizers_of
+from controller.kube.kinds import (
+    HYPERVISOR,
+    VOLUME_SNAPSHOT,
+    VOLUME_SNAPSHOT_CLASS,
+    Kind,
+    Raw,
+    is_deleting,
+    uid_of,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -97,12 +106,10 @@ class Store:
         meta = raw["metadata"]
         key = ObjectKey(meta.get("namespace", ""), meta["name"])
         known = self.snapshots.get(key)
-        if (
-            known is not None
-            and version_of(known.raw) >= version_of(raw)
-            and uid_of(known.raw) == uid_of(raw)
-        ):
+        if known is not None and version_of(known.raw) >= version_of(raw):
             return None
+        if is_deleting(raw) and not finalizers_of(raw):
+            return self.drop_snapshot(raw)  # what our own write returned is the last of it
         try:
             self.snapshots[key] = Snapshot(raw, VolumeSnapshot.model_validate(raw))
             self.unreadable.pop(key, None)
