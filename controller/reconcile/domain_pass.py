@@ -69,7 +69,7 @@ class DomainPass:
             found = await self._look(driver, wants)
             if not await self._act(driver, found):
                 await self._reporter.report(found.observation, found.plan, misfits)
-                return self._next_look(found.plan)
+                return self._next_look(found.plan, waiting=bool(misfits))
         return 0.0
 
     # Observe and plan ----------------------------------------------------------------------------------
@@ -197,12 +197,12 @@ class DomainPass:
 
     # After ---------------------------------------------------------------------------------------------
 
-    def _next_look(self, found: Plan) -> float | None:
+    def _next_look(self, found: Plan, *, waiting: bool) -> float | None:
         now = self._context.now()
         times = [found.wake_at] if found.wake_at else []
         if any(disk.running for disk in found.disks):
             times.append(now + (_LOOK_AGAIN if self._reporter.quiet is None else self._reporter.quiet))
-        elif any(disk.blocked for disk in found.disks):
+        elif waiting or any(disk.blocked for disk in found.disks):
             times.append(now + _WAIT)
         holds = self._context.ledger.discard_holds(self._key)
         times += [until for until in holds.values() if until > now]

@@ -59,10 +59,16 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misf
     later = parsed.spec.not_yet()
     if later is not None and not parsed.deleting:
         return Misfit(snapshot, Reason.INVALID_SPEC, later, stalled=True)
+    memory = memory_of(parsed)
+    held = memory is not None and not parsed.deleting
     spec = store.policy(parsed)
     if isinstance(spec, ClassFault):
-        return Misfit(snapshot, Reason.CLASS_NOT_FOUND, spec.message, stalled=False)
-    memory = memory_of(parsed)
+        if not held:
+            return Misfit(snapshot, Reason.CLASS_NOT_FOUND, spec.message, stalled=False)
+        spec = VolumeSnapshotClassSpec()  # a point that is held needs no policy before it is deleted
+    later = spec.not_yet()
+    if later is not None and not (held or parsed.deleting):
+        return Misfit(snapshot, Reason.INVALID_SPEC, later, stalled=True)
     placement = Placement()
     if memory is None and not parsed.deleting:
         place = await _placement(parsed.spec.overlay or spec.overlay, driver)
