@@ -60,6 +60,8 @@ class HostStatus:
     """What the daemon said of itself, now or when it was last connected."""
     synced: bool = False
     """The inventory is complete and current: what it does not list is not there."""
+    tried: bool = False
+    """The first attempt to connect has ended, well or not."""
 
 
 @dataclass
@@ -197,7 +199,7 @@ class Host:
     def _connected(self, facts: Facts, domains: tuple[DomainRef, ...]) -> None:
         self._keep(domains)
         self._status = HostStatus(
-            connected=True, message="connected", since=datetime.now(UTC), facts=facts, synced=True
+            connected=True, message="connected", since=datetime.now(UTC), facts=facts, synced=True, tried=True
         )
         _log.info("hypervisor %s: connected, %d domains", self.name, len(domains))
         self._on_change(self.name)
@@ -205,7 +207,9 @@ class Host:
     def _disconnected(self, message: str) -> None:
         before = self._status
         since = datetime.now(UTC) if before.connected else before.since
-        self._status = replace(before, connected=False, synced=False, message=message, since=since)
+        self._status = replace(
+            before, connected=False, synced=False, tried=True, message=message, since=since
+        )
         if before.connected or before.message != message:
             _log.warning("hypervisor %s: %s", self.name, message)
             self._on_change(self.name)

@@ -28,6 +28,8 @@ class Context:
     now: Callable[[], datetime]
     wake: Callable[[Key], None]
     """Puts a key into the queue."""
+    whole_fleet: bool = True
+    """False when other processes handle other hypervisors: what is not here may be there."""
 
     def identities(self, hypervisor: str) -> frozenset[str]:
         """Clusters whose journals on this hypervisor count as ours."""

@@ -18,7 +18,7 @@ from controller.api.hypervisor import Hypervisor
 from controller.api.reasons import Reason
 from controller.chain.parse import ParseError
 from controller.hypervisor.driver import Event, IOFailed, JobChanged, JobStatus, Lifecycle
-from controller.hypervisor.errors import Busy, HypervisorError
+from controller.hypervisor.errors import Busy, DomainGone, HypervisorError
 from controller.hypervisor.libvirt_driver import connect_libvirt
 from controller.kube.errors import KubeError
 from controller.kube.events import EventRecorder
@@ -52,6 +52,7 @@ class EngineOptions:
     """Label selector of the Hypervisors that this process handles; empty for all."""
     resync_seconds: float = 300.0
     workers: int = 16
+    """Passes that may run at once over the domains of one hypervisor. One that hangs holds up no other."""
 
 
 class Engine:
@@ -69,7 +70,7 @@ class Engine:
     ) -> None:
         self._options = options
         self._metrics = metrics
-        self._queue: KeyedQueue[Key] = KeyedQueue()
+        self._queue: KeyedQueue[Key] = KeyedQueue(lane=_lane, lane_width=options.workers)
         self._fleet = Fleet(make_connector, metrics, on_event=self._on_event, on_change=self._on_host)
         self._context = Context(
             client=client,
@@ -81,22 +82,32 @@ class Engine:
             cluster=options.cluster_id,
             now=now,
             wake=self._queue.add,
+            whole_fleet=not options.hypervisor_selector,
         )
         self._objects = ObjectPasses(self._context)
         self._unresolved: set[ObjectKey] = set()
         self._connected: dict[str, bool] = {}
-        self._workers: list[asyncio.Task[None]] = []
+        self._begins: asyncio.Task[None] | None = None
+        self._passes: set[asyncio.Task[None]] = set()
+        self._died: list[str] = []
         self._resync: asyncio.Task[None] | None = None
 
     # Life ----------------------------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Begin to work."""
+        """Begin to work.
+
+        First learns which hypervisors and classes there are: none may seem missing only because its watch
+        has not told of it yet. Raises KubeError; then it may be called again.
+        """
+        client = self._context.client
+        for raw in await client.list(HYPERVISOR, self._options.hypervisor_selector or None):
+            self.on_object(HYPERVISOR, None, raw)
+        for raw in await client.list(VOLUME_SNAPSHOT_CLASS):
+            self.on_object(VOLUME_SNAPSHOT_CLASS, None, raw)
         loop = asyncio.get_running_loop()
-        self._workers = [
-            loop.create_task(self._work(), name=f"worker {number}") for number in range(self._options.workers)
-        ]
-        self._resync = loop.create_task(self._resync_for_ever(), name="resync")
+        self._begins = loop.create_task(self._begin_passes(), name="the beginning of passes")
+        self._resync = loop.create_task(self._resync_for_ever(), name="the resync")
 
     async def stop(self, grace_seconds: float) -> None:
         """Begin nothing more; let the passes that run end, at the latest after ``grace_seconds``. Block jobs
@@ -104,27 +115,25 @@ class Engine:
         self._queue.close()
         if self._resync is not None:
             self._resync.cancel()
-        if self._workers:
-            ended, late = await asyncio.wait(self._workers, timeout=grace_seconds)
+        if self._begins is not None:
+            await asyncio.wait({self._begins})
+        if self._passes:
+            _, late = await asyncio.wait(set(self._passes), timeout=grace_seconds)
             for task in late:
                 task.cancel()
-            for task in ended:
-                if not task.cancelled() and (error := task.exception()) is not None:
-                    log.error("a worker had died", exc_info=error)
         await self._fleet.stop()
 
     def problems(self) -> list[str]:
         """What only a restart can mend."""
         now = asyncio.get_running_loop().time()
-        found = [f"{task.get_name()} has died" for task in self._workers if task.done()]
-        if self._resync is not None and self._resync.done():
-            found.append("the resync has died")
+        tasks = [task for task in (self._begins, self._resync) if task is not None]
+        found = [f"{task.get_name()} has died" for task in tasks if task.done()] + self._died
         stuck = [key for key, since in self._queue.since.items() if now - since > STUCK_SECONDS]
         return found + [f"the pass over {key} takes more than {STUCK_SECONDS:.0f} s" for key in stuck]
 
     def ready(self) -> str | None:
         """What is missing until objects are acted on."""
-        return None if self._workers else "the engine has not started"
+        return None if self._begins is not None else "the engine has not started"
 
     # Wake-ups ------------------------------------------------------------------------------------------
 
@@ -171,6 +180,9 @@ class Engine:
             if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
                 self._context.ledger.job_failed(key, event.target, f"libvirt says: {event.status.value}")
         if isinstance(event, Lifecycle):
+            # It may have come from another hypervisor, or gone to one.
+            for name in self._fleet.hosts:
+                self._resolve_anew(DomainKey(name, event.uuid))
             self._wake_unresolved()
 
     def _on_host(self, hypervisor: str) -> None:
@@ -180,11 +192,19 @@ class Engine:
         self._wake_unresolved()
         host = self._fleet.hosts.get(hypervisor)
         connected = host is not None and host.status.connected
-        if self._connected.get(hypervisor) != connected:
-            self._connected[hypervisor] = connected
-            for key in self._context.store.domains():
-                if key.hypervisor == hypervisor:
-                    self._queue.add(key)
+        changed = self._connected.get(hypervisor) != connected
+        self._connected[hypervisor] = connected
+        for key in self._context.store.domains():
+            if key.hypervisor != hypervisor:
+                continue
+            if changed:
+                self._queue.add(key)
+            if host is not None and host.status.synced and host.find_by_uuid(key.uuid) is None:
+                self._resolve_anew(key)
+
+    def _resolve_anew(self, domain: DomainKey) -> None:
+        for snapshot in self._context.store.members(domain):
+            self._queue.add(snapshot.key)
 
     def _wake_unresolved(self) -> None:
         for key in self._unresolved:
@@ -204,19 +224,32 @@ class Engine:
 
     # Passes --------------------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
+    async def _begin_passes(self) -> None:
+        """One task per pass; the queue holds back the keys whose lane is full."""
+        loop = asyncio.get_running_loop()
         while (key := await self._queue.get()) is not None:
-            with self._metrics.reconcile_seconds.time():
-                result = await self._run(key)
-            self._metrics.reconcile.labels(result).inc()
-            self._metrics.queue_depth.labels(_QUEUE).set(len(self._queue))
-            self._queue.done(key)
+            task = loop.create_task(self._one(key), name=f"the pass over {key}")
+            self._passes.add(task)
+            task.add_done_callback(self._ended)
+
+    async def _one(self, key: Key) -> None:
+        with self._metrics.reconcile_seconds.time():
+            result = await self._run(key)
+        self._metrics.reconcile.labels(result).inc()
+        self._metrics.queue_depth.labels(_QUEUE).set(len(self._queue))
+        self._queue.done(key)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._passes.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._died.append(f"{task.get_name()} has died")
+            log.error("a pass had died", exc_info=error)
 
     async def _run(self, key: Key) -> str:
         """One pass; never raises. Returns what came of it, for the metrics."""
         try:
             again = await self._pass(key)
-        except (HypervisorError, ParseError, KubeError, KeyError) as error:
+        except (HypervisorError, ParseError, KubeError) as error:
             await self._failed(key, error)
             return "error"
         except Exception:  # a defect in one pass must not end the worker; logged with its trace, and retried
@@ -235,11 +268,15 @@ class Engine:
                 if not self._context.store.members(key):
                     self._context.ledger.forget(key)
                     return None
+                if key.hypervisor not in self._fleet.hosts:
+                    self._resolve_anew(key)
+                    return None
                 return await DomainPass(self._context, key).run()
             case ObjectKey():
+                self._unresolved.add(key)  # before the pass, or what happens during it would go unheard
                 again = await self._objects.run(key, asyncio.get_running_loop().time())
-                here = key in self._context.store.snapshots and self._context.store.bound(key) is None
-                (self._unresolved.add if here else self._unresolved.discard)(key)
+                if key not in self._context.store.snapshots or self._context.store.bound(key) is not None:
+                    self._unresolved.discard(key)
                 return again
             case HypervisorKey():
                 await self._report_hypervisor(key.name)
@@ -270,9 +307,21 @@ class Engine:
         if not isinstance(key, DomainKey) or isinstance(error, KubeError):
             return
         try:
-            await self._report_unreadable(key, error)
+            if isinstance(error, DomainGone):
+                await self._look_elsewhere(key)
+            else:
+                await self._report_unreadable(key, error)
         except KubeError as failure:
             log.warning("status not written", extra={"key": str(key), "why": str(failure)})
+
+    async def _look_elsewhere(self, key: DomainKey) -> None:
+        """The domain left its hypervisor, which may not have said so yet: its objects are resolved anew."""
+        try:
+            await self._fleet.hosts[key.hypervisor].refresh()
+        except HypervisorError as error:
+            await self._report_unreadable(key, error)
+        else:
+            self._resolve_anew(key)
 
     async def _report_unreadable(self, key: DomainKey, error: Exception) -> None:
         reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
@@ -285,6 +334,11 @@ class Engine:
             await write_status(
                 self._context, snapshot, unresolved_status(snapshot.parsed, verdict, self._context.now())
             )
+
+
+def _lane(key: Key) -> str:
+    """Passes over the domains of one hypervisor share its threads; those over objects call no hypervisor."""
+    return key.hypervisor if isinstance(key, DomainKey) else ""
 
 
 def _spec(known: tuple[Raw, Hypervisor | str] | None) -> object:

@@ -115,7 +115,7 @@ def hypervisor_status(
 def _verdict(status: HostStatus | None, fault: str | None) -> Verdict:
     if fault is not None:
         return Verdict(State.STALLED, Reason.INVALID_URI, fault)
-    if status is None:
+    if status is None or not status.tried:
         return Verdict(State.PROGRESSING, Reason.CONNECTING, "connecting")
     if status.connected:
         return Verdict(State.IN_SYNC, Reason.CONNECTED, "connected")

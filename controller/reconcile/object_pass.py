@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from controller.api.conditions import Fact, State, Truth, Verdict
 from controller.api.hypervisor import Hypervisor
@@ -40,6 +40,8 @@ class ObjectPasses:
             self._forget(key, bound)
             return None
         found = resolve(snapshot.parsed, self._candidates())
+        if not self.context.whole_fleet and isinstance(found, NotFound):
+            found = replace(found, gone=False)
         if isinstance(found, Found):
             self._gone_since.pop(key, None)
             domain = DomainKey(found.hypervisor, found.domain.uuid)
@@ -49,7 +51,22 @@ class ObjectPasses:
             self.context.wake(domain)
             return None
         self._unbind(key, bound)
+        if self._is_early(found) or not self._is_ours(snapshot):
+            return _WAIT_SECONDS
         return await self._unresolved(key, snapshot, found, monotonic)
+
+    def _is_early(self, found: NotFound) -> bool:
+        """A hypervisor is being asked for the first time; its answer wakes the object. Without this, each
+        start of a controller would call every point unreachable for a moment."""
+        away = found.reason is Reason.HYPERVISOR_UNREACHABLE
+        return away and any(not host.status.tried for host in self.context.hosts.values())
+
+    def _is_ours(self, snapshot: Snapshot) -> bool:
+        """Of a fleet that several processes share, each speaks only of what names one of its hypervisors."""
+        parsed = snapshot.parsed
+        known = parsed.status.resolved.hypervisor if parsed.status.resolved else None
+        named = parsed.spec.source.hypervisor or known
+        return self.context.whole_fleet or named in self.context.store.hypervisors
 
     def _candidates(self) -> list[Candidate]:
         return [self._candidate(hypervisor) for hypervisor in self.context.store.valid_hypervisors()]
@@ -67,7 +84,7 @@ class ObjectPasses:
         if deleting and found.gone:
             since = self._gone_since.setdefault(key, monotonic)
             wait = since + GONE_AFTER_SECONDS - monotonic
-            if wait <= 0 or snapshot.parsed.status.creation_time is None:
+            if wait <= 0:
                 await self._let_go(snapshot, found)
                 return _WAIT_SECONDS
         else:

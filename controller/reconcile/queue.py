@@ -1,7 +1,8 @@
 """A coalescing keyed queue: many wake-ups for one key become one run, and one key never runs twice at once.
 
 A key that is added while it runs is run once more afterwards. Keys may be added for later; an earlier wake-up
-wins. Failures back off per key.
+wins. Failures back off per key. Keys run in lanes, which take turns and have room for so many each: what
+hangs fills its own lane and no other.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import random
-from collections import deque
-from collections.abc import Hashable
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
@@ -36,9 +37,19 @@ class Backoff:
 class KeyedQueue(Generic[K]):
     """Use from one event loop only."""
 
-    def __init__(self, backoff: Backoff | None = None) -> None:
+    def __init__(
+        self,
+        backoff: Backoff | None = None,
+        *,
+        lane: Callable[[K], Hashable] = lambda key: None,
+        lane_width: int = 1_000_000,
+    ) -> None:
+        """``lane`` tells the lane of a key, ``lane_width`` how many keys of one lane may run at once."""
         self._backoff = backoff or Backoff()
-        self._ready: deque[K] = deque()
+        self._lane = lane
+        self._lane_width = lane_width
+        self._lanes: OrderedDict[Hashable, deque[K]] = OrderedDict()
+        self._busy: Counter[Hashable] = Counter()
         self._waiting: set[K] = set()
         self._running: set[K] = set()
         self._again: set[K] = set()
@@ -52,11 +63,11 @@ class KeyedQueue(Generic[K]):
         """When each running key was handed out (loop time), for the liveness probe."""
 
     def __len__(self) -> int:
-        """Keys that wait for a worker now."""
-        return len(self._ready)
+        """Keys that wait for their run now."""
+        return len(self._waiting)
 
     def add(self, key: K) -> None:
-        """Run this key as soon as a worker is free."""
+        """Run this key as soon as its lane has room."""
         if self._closed:
             return
         self._due.pop(key, None)
@@ -64,7 +75,7 @@ class KeyedQueue(Generic[K]):
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.append(key)
+            self._lanes.setdefault(self._lane(key), deque()).append(key)
             self._wake.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -93,20 +104,40 @@ class KeyedQueue(Generic[K]):
         """The next key; None once the queue is closed. The caller must call :meth:`done` for it."""
         while not self._closed:
             pause = self._release_due()
-            if self._ready:
-                key = self._ready.popleft()
-                self._waiting.discard(key)
-                self._running.add(key)
+            key = self._take()
+            if key is not None:
                 self.since[key] = asyncio.get_running_loop().time()
                 return key
             self._wake.clear()
             await self._sleep(pause)
         return None
 
+    def _take(self) -> K | None:
+        """The next key of the next lane with room, which then goes to the end of the lanes."""
+        lanes = [lane for lane in self._lanes if self._busy[lane] < self._lane_width]
+        if not lanes:
+            return None
+        lane, keys = lanes[0], self._lanes[lanes[0]]
+        key = keys.popleft()
+        if keys:
+            self._lanes.move_to_end(lane)
+        else:
+            del self._lanes[lane]
+        self._busy[lane] += 1
+        self._waiting.discard(key)
+        self._running.add(key)
+        return key
+
     def done(self, key: K) -> None:
         """The run of this key has ended."""
         self._running.discard(key)
         self.since.pop(key, None)
+        lane = self._lane(key)
+        self._busy[lane] -= 1
+        if not self._busy[lane]:
+            del self._busy[lane]
+        if self._lanes:
+            self._wake.set()
         if key in self._again:
             self._again.discard(key)
             self.add(key)

@@ -13,7 +13,7 @@ from typing import Any
 
 
 class _SkippingSelector(selectors.DefaultSelector):
-    """Instead of waiting for a timer, sets the clock to it; waits for a thread that works, for it tells us."""
+    """Instead of waiting for a timer, sets the clock to it. A thread that works is waited for."""
 
     def __init__(self) -> None:
         super().__init__()

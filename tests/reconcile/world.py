@@ -89,6 +89,8 @@ class World:
     cluster: str = "cluster-a"
     mortal: Mortal | None = None
     written: list[StatusWrite] = field(default_factory=list)
+    make_connector: Callable[[str], Any] | None = None
+    """Stands in for the way to the hosts."""
     _unsubscribe: Callable[[], None] | None = None
 
     def __post_init__(self) -> None:
@@ -98,10 +100,15 @@ class World:
         self, name: str = "host-a", *, access: list[dict[str, Any]] | None = None, **spec: Any
     ) -> SimulatedHost:
         """A hypervisor and its Hypervisor object; open to everybody unless ``access`` says otherwise."""
-        host = self.hosts[name] = SimulatedHost(name, auto=True)
+        host = self.add_host(name)
         everybody = [{"namespaces": ["*"], "domains": ["*"]}]
         body = {"uri": URI.format(name), "access": everybody if access is None else access, **spec}
         self.kube.create_object(HYPERVISOR, {"metadata": {"name": name}, "spec": body})
+        return host
+
+    def add_host(self, name: str) -> SimulatedHost:
+        """A hypervisor that no Hypervisor object tells of."""
+        host = self.hosts[name] = SimulatedHost(name, auto=True)
         return host
 
     def policy(self, name: str = "standard", *, default: bool = True, **spec: Any) -> None:
@@ -125,6 +132,14 @@ class World:
         """kubectl delete, without waiting."""
         self.kube.delete(VOLUME_SNAPSHOT, NAMESPACE, name, force=force)
 
+    def edit(self, name: str, **spec: Any) -> None:
+        """kubectl patch of a VolumeSnapshot's spec."""
+        self.kube.edit(VOLUME_SNAPSHOT, NAMESPACE, name, lambda raw: raw["spec"].update(spec))
+
+    def edit_hypervisor(self, name: str, **spec: Any) -> None:
+        """kubectl patch of a Hypervisor's spec."""
+        self.kube.edit(HYPERVISOR, None, name, lambda raw: raw["spec"].update(spec))
+
     # The controller ------------------------------------------------------------------------------------
 
     async def start(self) -> None:
@@ -145,6 +160,8 @@ class World:
         self._unsubscribe = self.kube.subscribe(self.engine.on_object)
 
     def _connector(self, uri: str) -> Any:
+        if self.make_connector is not None:
+            return self.make_connector(uri)
         return self.hosts[uri.rsplit("/", 1)[-1].partition("&")[0]].connect
 
     async def stop(self) -> None:
@@ -204,6 +221,26 @@ class World:
         """Wait until none of these is there."""
         await self.until(lambda: all(self.object(name) is None for name in names))
 
+    async def says(self, name: str, reason: str, *words: str, stalled: bool = False) -> str:
+        """Wait until the object is not Ready for this reason, and says these words; returns the message.
+
+        ``stalled``: a person is needed; otherwise it is waited for something that may come by itself."""
+        await self.until(lambda: self.condition(name)[1] == reason)
+        status, _, message = self.condition(name)
+        assert status == "False"
+        for word in words:
+            assert word in message, f"{word!r} is not in {message!r}"
+        wanted = ("Stalled", "Reconciling") if stalled else ("Reconciling", "Stalled")
+        assert [self.condition(name, kind)[0] for kind in wanted] == ["True", "False"]
+        raw = self.object(name)
+        assert raw is not None
+        assert raw["status"]["observedGeneration"] == raw["metadata"]["generation"]
+        return message
+
+    def events(self, reason: str) -> list[str]:
+        """The notes of all Events with this reason."""
+        return [event["note"] for event in self.kube.events if event["reason"] == reason]
+
     async def settled(self) -> None:
         """Wait until nothing has been written for a while."""
         seen = -1
@@ -230,6 +267,12 @@ class World:
             raw["metadata"]["name"] for kind, raw in self.kube._store.everything() if kind == VOLUME_SNAPSHOT
         ]
         return {name: [self.condition(name, kind) for kind in ("Ready", "Stalled")] for name in names}
+
+    def hypervisor(self, name: str) -> Raw:
+        """The Hypervisor now."""
+        raw = self.kube.object(HYPERVISOR, None, name)
+        assert raw is not None
+        return raw
 
     def chain(self, host: SimulatedHost, uuid: str, target: str = "vda") -> list[str]:
         """File names of the live chain, active first."""
