@@ -120,8 +120,8 @@ class Play:
     def merge(self) -> None:
         """Middle, newest, oldest deleted while the machines run."""
         stage.tell(
-            """Now the points are deleted while the machines go on writing. Which of two images survives a merge
-            is the planner's choice: the one that leaves least to copy. No other point may change by it."""
+            """Now the points are deleted while the machines go on writing. Which of two images survives a
+            merge is the planner's choice: the one that leaves least to copy. No other point may change."""
         )
         for point, which in ORDER:
             stage.heading(f"Merge: '{point}', {which}, is deleted from each disk")
