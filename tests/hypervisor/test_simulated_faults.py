@@ -127,9 +127,9 @@ async def test_daemon_restart_drops_connections_and_the_news_of_what_ended_meanw
         await host.connect(ignore)
     definition = host.machine(uuid).definition
     assert definition is not None
-    assert definition["vda"].keys == (OVERLAY.key, BASE.key)
+    assert list(definition["vda"].keys) == [OVERLAY.key, BASE.key]
     host.start_libvirtd()
-    assert definition["vda"].keys == (OVERLAY.key,)
+    assert list(definition["vda"].keys) == [OVERLAY.key]
     with pytest.raises(Unreachable):
         await driver.domains()
     await host.connect(heard.append)
