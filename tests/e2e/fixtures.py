@@ -6,25 +6,18 @@ work on the same lab. Each test finds it running, and may kill it.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from lab.controller import Controller, hypervisor, policy
 from lab.hosts.host import Host
 from lab.lab import Lab
-from lab.machines.machine import Machine
 from lab.pytest_plugin import MachineFactory
-from lab.reader import Reader
 from tests.e2e import evidence
-from tests.e2e.points import Points
 from tests.e2e.shop import Shop
-
-AT_ONCE = {"settleSeconds": 0}
-"""How the tests merge unless they say otherwise: nothing waits for company."""
-
-MakePoints = Callable[..., Points]
+from tests.e2e.stage import AT_ONCE, Stage
 
 
 @pytest.fixture(scope="package")
@@ -53,9 +46,24 @@ def controller(installed_controller: Controller) -> Controller:
 
 
 @pytest.fixture
-def log_from(controller: Controller) -> int:
-    """How long the controller's log was when the test began (bytes), for the evidence of a failure."""
-    return controller.log.stat().st_size
+def stage(lab: Lab, controller: Controller, machines: MachineFactory, tmp_path: Path) -> Iterator[Stage]:
+    """Everything a test of the whole stack needs; its snapshots go before its machines do."""
+    log_from = controller.log.stat().st_size
+    shop = Shop(controller.plane)
+    yield Stage(lab, controller, shop, machines, tmp_path, log_from)
+    shop.clear()
+
+
+@pytest.fixture
+def other_host(stage: Stage) -> Iterator[Host]:
+    """Host b, as Hypervisor host-b, for a test that stops or hangs its libvirtd."""
+    host = stage.lab.host("b")
+    if not host.running:
+        host.start()
+    stage.shop.apply(hypervisor("host-b", host.uri))
+    stage.shop.kubectl("wait", "--for=condition=Ready", "hypervisor/host-b", "--timeout=30s")
+    yield host
+    stage.shop.kubectl("delete", "hypervisor/host-b")
 
 
 @pytest.hookimpl(wrapper=True)
@@ -64,46 +72,3 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     report = yield
     evidence.attach(item, report)
     return report
-
-
-@pytest.fixture
-def shop(controller: Controller, log_from: int, machines: MachineFactory) -> Iterator[Shop]:
-    """The namespace shop; emptied after the test, before its machines go."""
-    found = Shop(controller.plane)
-    yield found
-    found.clear()
-
-
-@pytest.fixture
-def points(shop: Shop, reader: Reader) -> MakePoints:
-    """Makes `Points` of a machine's disk."""
-
-    def make(machine: Machine, disk: str = "vda") -> Points:
-        return Points(shop, reader, machine, disk)
-
-    return make
-
-
-@pytest.fixture
-def other_host(lab: Lab, controller: Controller) -> Iterator[Host]:
-    """Host b, as Hypervisor host-b, for a test that stops or hangs its libvirtd."""
-    host = lab.host("b")
-    if not host.running:
-        host.start()
-    plane = controller.plane
-    plane.kubectl("apply", "-f", "-", stdin=hypervisor("host-b", host.uri))
-    plane.kubectl("wait", "--for=condition=Ready", "hypervisor/host-b", "--timeout=30s")
-    yield host
-    plane.kubectl("delete", "hypervisor/host-b")
-
-
-def other_class(name: str, **spec: object) -> str:
-    """A VolumeSnapshotClass that is not the default, as JSON for `kubectl apply -f -`."""
-    return json.dumps(
-        {
-            "apiVersion": "varve.dev/v1alpha1",
-            "kind": "VolumeSnapshotClass",
-            "metadata": {"name": name},
-            "spec": spec,
-        }
-    )
