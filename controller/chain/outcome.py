@@ -31,6 +31,9 @@ class Outcome(StrEnum):
     """The chain is not known far enough down to tell."""
 
 
+NOT_OURS = "varve did not make this image, so it does not remove it"
+"""Why an image that left its chain stays: it may be a template that nothing names just now (ADR 3)."""
+
 _JOB_OF = {
     OperationKind.COMMIT: JobKind.COMMIT,
     OperationKind.ACTIVE_COMMIT: JobKind.ACTIVE_COMMIT,
@@ -168,13 +171,16 @@ def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
         below = record.point(lowest)
         if below is not None:
             points.append(replace(below, overlay=operation.kept.key))
-    removable = [layer for layer in operation.merged if layer.key in record.images]
+    out = (
+        Removal(layer, operation.owners) if layer.key in record.images else Removal(layer, left=NOT_OURS)
+        for layer in operation.merged
+    )
     return replace(
         record,
         points=tuple(points),
         images=record.images - gone,
         operation=None,
-        removals=(*record.removals, *(Removal(layer, operation.owners) for layer in removable)),
+        removals=(*record.removals, *out),
     )
 
 

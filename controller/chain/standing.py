@@ -33,6 +33,9 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     if observation.journal_problem or observation.foreign_owner or chain is None:
         return _without_facts(want, record, disk, observation)
     operation = record.operation
+    if operation is not None and want.owner not in operation.owners:
+        if outcome(operation, facts) in (Outcome.DONE, Outcome.HALF):
+            record = settled(record, operation, facts)  # a pull moves the boundary below it to the kept image
     mine = operation if operation and want.owner in operation.owners else None
     point = record.point_of(want.owner)
     frozen = _frozen(point, chain)

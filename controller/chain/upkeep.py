@@ -109,10 +109,12 @@ def _recognised(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> Disk
 
 def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:
     """An image that waits for removal and is in the chain after all: a snapshot call whose answer was lost
-    came through late. It becomes a point that nobody owns, which is merged away like any other."""
-    stray = [removal for removal in record.removals if chain.position(removal.layer.key) is not None]
-    if not stray:
+    came through late. It becomes a point that nobody owns, which is merged away like any other. One that was
+    to stay anyway is just no orphan any more: somebody put it back."""
+    back = [removal for removal in record.removals if chain.position(removal.layer.key) is not None]
+    if not back:
         return record
+    stray = [removal for removal in back if not removal.left]
     points = tuple(
         Point(overlay=removal.layer.key, owners=(), taken="", consistency="")
         for removal in stray
@@ -122,7 +124,7 @@ def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:
         record,
         points=(*record.points, *points),
         images=record.images | {removal.layer.key for removal in stray},
-        removals=tuple(removal for removal in record.removals if removal not in stray),
+        removals=tuple(removal for removal in record.removals if removal not in back),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from controller.chain.desired import Want
@@ -107,8 +107,17 @@ class DomainPass:
         return limit - self._context.ledger.merges_on(self._key.hypervisor)
 
     def _count(self, found: Round) -> None:
-        ledger = self._context.ledger
+        """Keep the ledger and the metrics true to what was found."""
+        ledger, metrics = self._context.ledger, self._context.metrics
+        host = self._key.hypervisor
+        for record in found.observation.journal.disks:
+            facts = found.observation.disks.get(record.target)
+            if facts is not None and facts.chain is not None:
+                metrics.chain_layers.observe(len(facts.chain.layers))
+        orphans = [r for disk in found.observation.journal.disks for r in disk.removals if r.left]
+        metrics.orphan_images.labels(host).set(ledger.orphans(self._key, len(orphans)))
         running = [disk.target for disk in found.plan.disks if disk.running is not None]
+        metrics.block_jobs.labels("merge", host).set(ledger.merges_on(host))
         if ledger.running(self._key, running):
             for waiting in ledger.queued.pop(self._key.hypervisor, set()):
                 self._context.wake(waiting)
@@ -131,7 +140,8 @@ class DomainPass:
             if not await self._cleared(step, found):
                 return True
             try:
-                result = await executor.run(step)
+                with self._context.metrics.step_seconds.labels(type(step).__name__, "call").time():
+                    result = await executor.run(step)
             except (Stale, NotReady) as error:
                 log.info("planned anew", extra={"why": str(error)})
                 return True
@@ -140,7 +150,7 @@ class DomainPass:
             except (HypervisorError, Refused) as error:
                 self._failed(step, error)
                 return True  # the executor's journal may be ahead of the domain's: look again
-            self._done(step, result)
+            self._done(step, result, found.observation)
         return True
 
     async def _cleared(self, step: Step, found: Round) -> bool:
@@ -149,6 +159,8 @@ class DomainPass:
             owners = [owner for one in step.disks for owner in one.operation.owners]
             return all(await asyncio.gather(*(self._armed(owner) for owner in owners)))
         if isinstance(step, StartMerge):
+            if self._slots() <= 0:
+                return False  # another domain's merge took the slot while this one was planned
             self._context.ledger.begin_merge(self._key, step.target)
             # A commit spoils the lower point at once, so nobody may still be told that it can be used.
             await self._reporter.spoil(step.operation.owners, found.observation, found.plan)
@@ -184,7 +196,7 @@ class DomainPass:
         text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
         ledger.failed(self._key, targets_of(step), why, text)
 
-    def _done(self, step: Step, result: Result) -> None:
+    def _done(self, step: Step, result: Result, before: Observation) -> None:
         """Note what a step came to."""
         ledger = self._context.ledger
         log.info("step done", extra={"step": type(step).__name__, "disks": ",".join(targets_of(step))})
@@ -192,6 +204,10 @@ class DomainPass:
             ledger.undone(self._key, step.target, f"the {step.finished.kind.value}")
         elif isinstance(step, Record):
             ledger.succeeded(self._key, (step.target,))
+            owners = step.finished.owners if step.finished else ()
+            for removal in step.record.removals:
+                if removal.left and removal not in before.journal.disk(step.target).removals:
+                    self._reporter.left(replace(removal, owners=owners), removal.left)
         elif isinstance(step, Discard) and result.left:
             self._reporter.left(step.removal, result.left)
 

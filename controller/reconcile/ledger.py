@@ -21,10 +21,13 @@ class Ledger:
     now: Callable[[], datetime]
     _holds: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _failures: dict[tuple[DomainKey, str], int] = field(default_factory=dict)
-    _discards: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
+    _told: set[tuple[DomainKey, str]] = field(default_factory=set)
+    _records: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
+    _discards: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _split: set[DomainKey] = field(default_factory=set)
     _merges: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
     _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
+    _orphans: dict[DomainKey, int] = field(default_factory=dict)
     queued: dict[str, set[DomainKey]] = field(default_factory=dict)
     """By hypervisor: domains whose merge waits for another one to end."""
 
@@ -36,7 +39,17 @@ class Ledger:
 
     def discard_holds(self, key: DomainKey) -> dict[str, datetime]:
         """By image: not before when to try again to remove it."""
-        return dict(self._discards.get(key, {}))
+        return {image: hold.until for image, hold in self._discards.get(key, {}).items()}
+
+    def discard_reason(self, key: DomainKey, image: str) -> Blocked | None:
+        """Why an image could not be removed so far."""
+        hold = self._discards.get(key, {}).get(image)
+        return hold.blocked if hold is not None else None
+
+    def record_hold(self, key: DomainKey, target: str) -> Hold | None:
+        """A failure to write the record of this disk, or to pivot, that is still waited out."""
+        hold = self._records.get(key, {}).get(target)
+        return hold if hold is not None and hold.until > self.now() else None
 
     def splits(self, key: DomainKey) -> bool:
         """A transaction over several disks failed: go disk by disk, so one stops no other."""
@@ -52,16 +65,25 @@ class Ledger:
             split_first = len(targets) > 1 and count == 1
             delay = timedelta(seconds=0.0 if split_first else _BACKOFF.delay(count))
             self._holds.setdefault(key, {})[target] = Hold(self.now() + delay, Blocked(why, message))
+            self._told.add((key, target))
+
+    def record_failed(self, key: DomainKey, target: str, why: Why, message: str) -> None:
+        """The record of a disk could not be written, or a pivot was refused: that waits as well."""
+        self.failed(key, (target,), why, message)
+        self._records.setdefault(key, {})[target] = self._holds[key][target]
 
     def undone(self, key: DomainKey, target: str, what: str) -> None:
-        """A begun operation had not happened. Once is what a restart looks like; again is a fault."""
-        if target in self.holds(key):
+        """A begun operation had not happened. Once is what a restart looks like; again is a fault. What a
+        failed call had begun is no news."""
+        if (key, target) in self._told:
+            self._told.discard((key, target))
             return
         error = self._job_errors.pop((key, target), "")
         count = self._failures.get((key, target), 0)
         if error or count:
             text = f"{what} on disk {target} ended without effect"
             self.failed(key, (target,), Why.FAILED, f"{text}: {error}" if error else text)
+            self._told.discard((key, target))
         else:
             self._failures[key, target] = 1
 
@@ -69,25 +91,28 @@ class Ledger:
         """An event said that a block job failed; whether it was ours the chain tells."""
         self._job_errors[key, target] = message
 
-    def discard_failed(self, key: DomainKey, image: str) -> None:
+    def discard_failed(self, key: DomainKey, image: str, why: Blocked) -> None:
         """An image cannot be removed now; try again later."""
         count = self._failures[key, image] = self._failures.get((key, image), 0) + 1
         until = self.now() + timedelta(seconds=_BACKOFF.delay(count))
-        self._discards.setdefault(key, {})[image] = until
+        self._discards.setdefault(key, {})[image] = Hold(until, why)
 
     def succeeded(self, key: DomainKey, targets: Iterable[str]) -> None:
         """A step worked: forget what failed on these disks before."""
         for target in targets:
             self._failures.pop((key, target), None)
             self._holds.get(key, {}).pop(target, None)
+            self._records.get(key, {}).pop(target, None)
+            self._told.discard((key, target))
             self._job_errors.pop((key, target), None)
         self._split.discard(key)
 
     def forget(self, key: DomainKey) -> None:
         """The domain is of no interest any more."""
-        for table in (self._holds, self._discards, self._merges):
+        for table in (self._holds, self._records, self._discards, self._merges, self._orphans):
             table.pop(key, None)
         self._split.discard(key)
+        self._told = {pair for pair in self._told if pair[0] != key}
         for mapping in (self._failures, self._job_errors):
             for pair in [pair for pair in mapping if pair[0] == key]:
                 del mapping[pair]
@@ -111,6 +136,11 @@ class Ledger:
         if now:
             self._merges[key] = now
         return len(now) < len(before)
+
+    def orphans(self, key: DomainKey, count: int) -> int:
+        """Note how many images of this domain were left over; returns how many on its hypervisor."""
+        self._orphans[key] = count
+        return sum(n for other, n in self._orphans.items() if other.hypervisor == key.hypervisor)
 
     def merges_on(self, hypervisor: str) -> int:
         """Merges that run on this hypervisor."""

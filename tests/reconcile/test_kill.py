@@ -116,7 +116,7 @@ async def finish(scene: Scene, scenario: Scenario) -> End:
         guest=tuple(sorted(host.visible(scene.uuid, "vda").items())),
         points=tuple(points),
         owned=len(record.points),
-        pending=bool(record.operation or record.removals),
+        pending=bool(record.operation or any(not removal.left for removal in record.removals)),
     )
 
 
