@@ -160,7 +160,7 @@ class Operator:
         log.info("working", extra={"cluster": cluster_id, "selector": self._options.hypervisor_selector})
         events.start()
         try:
-            await engine.start()
+            await _insist("learning which Hypervisors and classes there are", engine.start)
             watches.start()
             await asyncio.Event().wait()
         finally:
@@ -327,8 +327,8 @@ class Watches:
         settings.watching.server_timeout = 600
         settings.watching.connect_timeout = 10
         settings.watching.chunk_size = 500
-        settings.queueing.worker_limit = 100
-        settings.queueing.idle_timeout = 1.0
+        settings.queueing.worker_limit = 100  # each object has a worker, which stays for the idle timeout:
+        settings.queueing.idle_timeout = 0.01  # so a listing passes at 100 objects per 10 ms at best
         if self._options.hypervisor_selector:
             key = (HYPERVISOR.group, HYPERVISOR.version, HYPERVISOR.plural)
             settings.watching.label_selectors[key] = self._options.hypervisor_selector

@@ -250,6 +250,23 @@ async def test_it_starts_before_the_api_server_and_the_crds(start: Start, cluste
     cluster_with_crds.kubectl("delete", "hypervisor", "late")
 
 
+async def test_the_watches_begin_again_when_kopf_ends(
+    start: Start, apply: Callable[[str], Awaitable[str]], cluster_with_crds: Any
+) -> None:
+    controller = await start()
+    await controller.hears(what="object", name=await apply("early"))
+    cluster_with_crds.kubectl("delete", "crd", "volumesnapshotclasses.varve.dev")
+    try:
+        await controller.logs("the watches begin again")
+        assert (await controller.probe("/readyz"))[0] == 503
+        assert (await controller.probe("/healthz"))[0] == 200
+    finally:
+        crd = Path(__file__).parents[2] / "crds" / "varve.dev_volumesnapshotclasses.yaml"
+        cluster_with_crds.kubectl("apply", "--server-side", "-f", str(crd))
+    await controller.hears(what="object", name=await apply("late"))
+    assert not [one for one in controller.heard if one["what"] == "stopping"]
+
+
 async def test_a_shard_hears_only_of_its_hypervisors(start: Start, cluster_with_crds: Any) -> None:
     for name, site in (("mine", "lab"), ("other", "prod")):
         hypervisor = {
