@@ -193,7 +193,12 @@ class LibvirtDriver:
             | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
             | (libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT if reuse else 0)
         )
-        await self._change(uuid, "the snapshot", lambda domain: domain.snapshotCreateXML(xml, flags))
+
+        def take(domain: libvirt.virDomain) -> None:
+            reading.refuse_beside_a_pull(domain)
+            domain.snapshotCreateXML(xml, flags)
+
+        await self._change(uuid, "the snapshot", take)
 
     async def commit(
         self, uuid: str, target: str, *, base: str, top: str | None, relative: bool, bandwidth: int
@@ -203,28 +208,30 @@ class LibvirtDriver:
             | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE if top is None else 0)
             | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE if relative else 0)
         )
-        await self._change(
-            uuid,
-            f"the commit of {target}",
-            lambda domain: domain.blockCommit(target, base, top, bandwidth, flags),
-        )
+
+        def commit(domain: libvirt.virDomain) -> None:
+            reading.refuse_beside_a_pull(domain)
+            domain.blockCommit(target, base, top, bandwidth, flags)
+
+        await self._change(uuid, f"the commit of {target}", commit)
 
     async def pull(self, uuid: str, target: str, *, base: str | None, relative: bool, bandwidth: int) -> None:
         flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES | (
             libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
         )
-        await self._change(
-            uuid,
-            f"the pull of {target}",
-            lambda domain: domain.blockRebase(target, base, bandwidth, flags),
-        )
+
+        def pull(domain: libvirt.virDomain) -> None:
+            reading.refuse_beside_a_pull(domain, pulling=True)
+            domain.blockRebase(target, base, bandwidth, flags)
+
+        await self._change(uuid, f"the pull of {target}", pull)
 
     async def pivot(self, uuid: str, target: str) -> None:
-        await self._change(
-            uuid,
-            f"the pivot of {target}",
-            lambda domain: domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT),
-        )
+        def pivot(domain: libvirt.virDomain) -> None:
+            reading.refuse_beside_a_pull(domain)
+            domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+
+        await self._change(uuid, f"the pivot of {target}", pivot)
 
     async def abort(self, uuid: str, target: str) -> None:
         await self._change(
@@ -234,6 +241,7 @@ class LibvirtDriver:
     async def flush(self, uuid: str, target: str, capacity: int) -> None:
         def resize_to_itself(domain: libvirt.virDomain) -> None:
             # Somebody may have grown the disk since it was read: the old size would cut the new end off.
+            reading.refuse_beside_a_pull(domain)
             now = domain.blockInfo(target)[0]
             if now != capacity:
                 raise OperationFailed(f"disk {target} has {now} bytes now, not {capacity}: read it again")

@@ -234,6 +234,33 @@ async def test_a_pull_survives_the_death_of_qemu_after_the_flush(subject: Subjec
     assert files.content(str(after)) == files.content(str(before))
 
 
+async def test_nothing_is_done_to_a_machine_beside_a_pull(subject: Subject) -> None:
+    """QEMU 7.2 crashes when its nodes are listed as a pull ends, as libvirt does for all of these."""
+    other = Subject(subject.driver, subject.machine, subject.events, target="vdb")
+    await other.take()
+    subject.fill()
+    await subject.take()
+    await subject.pull(base=None, bandwidth=SLOW)
+    reading = await other.read()
+    assert (reading.stats, reading.jobs) == ((), {}), "sizes are not asked for, the other disk has no job"
+    capacity = 16 << 20
+    for change in (
+        other.take(),
+        other.commit(base=1, top=None),
+        other.pull(base=None),
+        subject.driver.flush(subject.uuid, "vdb", capacity),
+        subject.driver.pivot(subject.uuid, "vdb"),
+    ):
+        with pytest.raises(errors.Busy, match="a job runs on disk vda"):
+            await change
+    await subject.driver.abort(subject.uuid, "vda")
+    assert (await other.read()).stats
+    await other.commit(base=1, top=None)
+    with pytest.raises(errors.Busy, match="a job runs on disk vdb"):
+        await subject.pull(base=None)
+    await subject.driver.abort(subject.uuid, "vdb")
+
+
 async def test_a_flush_never_cuts_a_disk_that_was_grown(subject: Subject) -> None:
     capacity = subject.machine.domain.blockInfo("vda")[0]
     subject.machine.domain.blockResize("vda", 2 * capacity, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
