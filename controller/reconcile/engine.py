@@ -22,7 +22,15 @@ from controller.hypervisor.errors import Busy, DomainGone, HypervisorError
 from controller.hypervisor.libvirt_driver import connect_libvirt
 from controller.kube.errors import KubeError
 from controller.kube.events import EventRecorder
-from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw
+from controller.kube.kinds import (
+    HYPERVISOR,
+    VOLUME_SNAPSHOT,
+    VOLUME_SNAPSHOT_CLASS,
+    WATCHED,
+    Kind,
+    Raw,
+    uid_of,
+)
 from controller.kube.port import KubeClient
 from controller.reconcile.context import Context
 from controller.reconcile.domain_pass import DomainPass
@@ -76,7 +84,7 @@ class Engine:
             client=client,
             recorder=recorder,
             metrics=metrics,
-            store=Store(),
+            store=Store(now=now),
             ledger=Ledger(now),
             hosts=self._fleet.hosts,
             cluster=options.cluster_id,
@@ -145,11 +153,9 @@ class Engine:
             if key is not None:
                 self._queue.add(key)
         elif kind == VOLUME_SNAPSHOT_CLASS:
-            if gone:
-                store.classes.pop(raw["metadata"]["name"], None)
-            else:
-                store.put_class(raw)
-            self._wake_all()
+            news = store.classes.pop(raw["metadata"]["name"], None) if gone else store.put_class(raw)
+            if news:
+                self._wake_all()
         elif kind == HYPERVISOR:
             self._on_hypervisor(raw, gone=gone)
 
@@ -217,10 +223,27 @@ class Engine:
     async def _resync_for_ever(self) -> None:
         """Look at everything once per period, spread over it, whatever was or was not heard of."""
         while True:
-            await asyncio.sleep(self._options.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreading load
+            await asyncio.sleep(self._options.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreading
+            try:
+                await self._relist()
+            except KubeError as error:
+                log.warning("objects not listed", extra={"why": str(error)})
             hypervisors: list[Key] = [HypervisorKey(name) for name in self._fleet.hosts]
             for key in [*self._context.store.snapshots, *hypervisors]:
                 self._queue.add_after(key, random.uniform(0, self._options.resync_seconds / 2))  # noqa: S311
+
+    async def _relist(self) -> None:
+        """Compare with a listing: a deletion in a gap of a watch sends no event, ever."""
+        selector = self._options.hypervisor_selector or None
+        for kind in WATCHED:
+            known = self._context.store.known(kind)
+            listed = await self._context.client.list(kind, selector if kind == HYPERVISOR else None)
+            there = {uid_of(raw) for raw in listed}
+            for raw in listed:
+                self.on_object(kind, None, raw)
+            for raw in known:
+                if uid_of(raw) not in there:
+                    self.on_object(kind, "DELETED", raw)
 
     # Passes --------------------------------------------------------------------------------------------
 

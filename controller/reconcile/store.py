@@ -6,8 +6,9 @@ returned is ignored, so a pass never reports from a status that it has already r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
@@ -19,7 +20,6 @@ from controller.kube.finalizers import finalizers_of
 from controller.kube.kinds import (
     HYPERVISOR,
     VOLUME_SNAPSHOT,
-    VOLUME_SNAPSHOT_CLASS,
     Kind,
     Raw,
     is_deleting,
@@ -95,6 +95,8 @@ class Store:
     unreadable: dict[ObjectKey, Unreadable] = field(default_factory=dict)
     classes: dict[str, VolumeSnapshotClass] = field(default_factory=dict)
     hypervisors: dict[str, tuple[Raw, Hypervisor | str]] = field(default_factory=dict)
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _deletions: dict[str, datetime] = field(default_factory=dict)
     _bound: dict[ObjectKey, DomainKey] = field(default_factory=dict)
     _members: dict[DomainKey, set[ObjectKey]] = field(default_factory=dict)
 
@@ -126,14 +128,22 @@ class Store:
         if known is not None and uid_of(known.raw) == uid_of(raw):
             self.snapshots.pop(key, None)
             self.unreadable.pop(key, None)
+            self._deletions.pop(uid_of(raw), None)
         return key
 
-    def put_class(self, raw: Raw) -> None:
-        """Take in a class. One that cannot be read counts as missing."""
+    def put_class(self, raw: Raw) -> bool:
+        """Take in a class; one that cannot be read counts as missing. True when that changes anything."""
+        name = raw["metadata"]["name"]
+        before = self.classes.get(name)
         try:
-            self.classes[raw["metadata"]["name"]] = VolumeSnapshotClass.model_validate(raw)
+            after: VolumeSnapshotClass | None = VolumeSnapshotClass.model_validate(raw)
         except ValidationError:
-            self.classes.pop(raw["metadata"]["name"], None)
+            after = None
+        if after is None:
+            self.classes.pop(name, None)
+        else:
+            self.classes[name] = after
+        return before != after
 
     def put_hypervisor(self, raw: Raw) -> None:
         """Take in a Hypervisor; what is wrong with it is kept in its place."""
@@ -146,7 +156,27 @@ class Store:
         except ValidationError as error:
             self.hypervisors[name] = (raw, explain(error))
 
+    def deleted_at(self, snapshot: VolumeSnapshot) -> datetime | None:
+        """When the deletion was asked for. Its timestamp has whole seconds, so that a deletion of this very
+        second would have settled before it was made; then the moment at which it was seen counts."""
+        stamp = snapshot.metadata.deletion_timestamp
+        if stamp is None:
+            return None
+        seen = self._deletions.setdefault(snapshot.uid, self.now())
+        return seen if (seen - stamp).total_seconds() < 1 else stamp
+
     # Asking --------------------------------------------------------------------------------------------
+
+    def known(self, kind: Kind) -> list[Raw]:
+        """All objects of a kind that are known, with at least their name and UID."""
+        if kind == VOLUME_SNAPSHOT:
+            return [
+                *(one.raw for one in self.snapshots.values()),
+                *(one.raw for one in self.unreadable.values()),
+            ]
+        if kind == HYPERVISOR:
+            return [raw for raw, _ in self.hypervisors.values()]
+        return [{"metadata": {"name": one.name, "uid": one.uid}} for one in self.classes.values()]
 
     def valid_hypervisors(self) -> Iterator[Hypervisor]:
         """All Hypervisor objects that could be read."""
@@ -193,11 +223,3 @@ class Store:
     def domains(self) -> list[DomainKey]:
         """All domains that some VolumeSnapshot means."""
         return sorted(self._members)
-
-
-KINDS = {VOLUME_SNAPSHOT.plural, VOLUME_SNAPSHOT_CLASS.plural, HYPERVISOR.plural}
-
-
-def is_ours(kind: Kind) -> bool:
-    """True for the kinds that the store keeps."""
-    return kind.plural in KINDS

@@ -79,7 +79,7 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misf
     return Want(
         owner=owner_of(parsed),
         target=parsed.spec.source.disk,
-        deleted_at=parsed.metadata.deletion_timestamp,
+        deleted_at=store.deleted_at(parsed),
         merge=(parsed.spec.deletion_policy or spec.deletion_policy) is DeletionPolicy.DELETE,
         suspended=parsed.spec.suspend,
         freeze=(parsed.spec.quiesce or spec.quiesce) is not Quiesce.NEVER,
