@@ -8,7 +8,8 @@ from controller.chain.desired import Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal, OperationKind, Point
-from controller.chain.observation import Observation
+from controller.chain.observation import DiskFacts, Observation
+from controller.chain.outcome import Outcome, outcome, settled
 from controller.chain.plan import DiskPlan, Standing, State
 from controller.chain.upkeep import has_point
 
@@ -30,14 +31,11 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     facts = observation.disks.get(want.target)
     chain = facts.chain if facts else None
     record = observation.journal.disk(want.target)
-    if observation.journal_problem or observation.foreign_owner or chain is None:
+    if observation.journal_problem or observation.foreign_owner or facts is None or chain is None:
         return _without_facts(want, record, disk, observation)
     operation = record.operation
-    if operation is not None and want.owner not in operation.owners:
-        if outcome(operation, facts) in (Outcome.DONE, Outcome.HALF):
-            record = settled(record, operation, facts)  # a pull moves the boundary below it to the kept image
     mine = operation if operation and want.owner in operation.owners else None
-    point = record.point_of(want.owner)
+    point = (record if want.deleting else _as_is(record, facts)).point_of(want.owner)
     frozen = _frozen(point, chain)
     spoiled = point is not None and (point.spoiled or (mine is not None and mine.kind in _SPOILING))
     if want.deleting:
@@ -58,6 +56,16 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
         text = f"libvirt does not show the chain of disk {want.target} far enough down to find the point"
         blocked = Blocked(Why.CHAIN_UNKNOWN, text)
     return Standing(want, state, point=point, frozen=frozen, operation=mine, blocked=blocked)
+
+
+def _as_is(record: DiskJournal, facts: DiskFacts) -> DiskJournal:
+    """The record as it will read when what was done is recorded: a pull has moved the boundary below it to
+    the image that it kept. That may take long, when the pull cannot be flushed."""
+    operation = record.operation
+    if operation is None or operation.kind is not OperationKind.PULL:
+        return record
+    done = outcome(operation, facts) in (Outcome.DONE, Outcome.HALF)
+    return settled(record, operation, facts) if done else record
 
 
 def _leaving(want: Want, record: DiskJournal, point: Point | None, begun: bool) -> State:

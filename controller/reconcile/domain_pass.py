@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from controller.chain.desired import Want
-from controller.chain.guards import Why
+from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Owner
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
 from controller.chain.planner import Circumstances, plan
-from controller.chain.steps import Discard, Record, RecordWhy, StartMerge, Step, Take, targets_of
+from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take, targets_of
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import Busy, HypervisorError, NotReady, OutcomeUnknown, Unreachable
 from controller.hypervisor.execute import Executor, Refused, Result, Stale
@@ -25,6 +25,7 @@ from controller.hypervisor.observe import observe
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.context import Context
+from controller.reconcile.patience import patient
 from controller.reconcile.reporter import Reporter
 from controller.reconcile.store import DomainKey, ObjectKey
 from controller.reconcile.wants import wants_of
@@ -98,7 +99,8 @@ class DomainPass:
             split_takes=ledger.splits(self._key),
             discard_holds=ledger.discard_holds(self._key),
         )
-        return Round(observation, plan(observation, wants, circumstances))
+        planned = plan(observation, wants, circumstances)
+        return Round(observation, patient(planned, observation.journal, ledger, self._key))
 
     def _slots(self) -> int:
         """How many more merges may run on this hypervisor, by the strictest class that is in force here."""
@@ -190,11 +192,16 @@ class DomainPass:
         ledger = self._context.ledger
         log.warning("step failed", extra={"step": type(step).__name__, "why": str(error)})
         if isinstance(step, Discard):
-            ledger.discard_failed(self._key, step.removal.layer.key)
+            layer = step.removal.layer
+            text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
+            ledger.discard_failed(self._key, layer.key, Blocked(Why.FAILED, text))
             return
         why = Why.IMAGE_PROTECTED if isinstance(error, Refused) else Why.FAILED
         text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
-        ledger.failed(self._key, targets_of(step), why, text)
+        if isinstance(step, Record | Pivot):
+            ledger.record_failed(self._key, step.target, why, text)
+        else:
+            ledger.failed(self._key, targets_of(step), why, text)
 
     def _done(self, step: Step, result: Result, before: Observation) -> None:
         """Note what a step came to."""

@@ -391,7 +391,7 @@ async def test_domains_of_a_hung_hypervisor_do_not_use_up_the_workers(world: Wor
 )
 async def test_a_uri_that_would_run_a_program(world: World, uri: str) -> None:
     asked: list[str] = []
-    world.make_connector = lambda uri: asked.append(uri)
+    world.make_connector = asked.append
     world.kube.create_object(
         HYPERVISOR, {"metadata": {"name": "host-a"}, "spec": {"uri": uri, "access": EVERYBODY}}
     )

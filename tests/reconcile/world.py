@@ -101,10 +101,19 @@ class World:
     ) -> SimulatedHost:
         """A hypervisor and its Hypervisor object; open to everybody unless ``access`` says otherwise."""
         host = self.add_host(name)
+        self._tell_of(host, access, **spec)
+        return host
+
+    def adopt_host(self, host: SimulatedHost) -> None:
+        """A hypervisor that another cluster reaches too."""
+        self.hosts[host.hostname] = host
+        self._tell_of(host, None)
+
+    def _tell_of(self, host: SimulatedHost, access: list[dict[str, Any]] | None, **spec: Any) -> None:
+        name = host.hostname
         everybody = [{"namespaces": ["*"], "domains": ["*"]}]
         body = {"uri": URI.format(name), "access": everybody if access is None else access, **spec}
         self.kube.create_object(HYPERVISOR, {"metadata": {"name": name}, "spec": body})
-        return host
 
     def add_host(self, name: str) -> SimulatedHost:
         """A hypervisor that no Hypervisor object tells of."""
@@ -168,6 +177,7 @@ class World:
         """SIGTERM."""
         if self._unsubscribe:
             self._unsubscribe()
+            self._unsubscribe = None
         if self.engine:
             await self.engine.stop(5)
         if self.recorder:
@@ -208,8 +218,10 @@ class World:
         """Wait until something holds; fails with the conditions of all objects when it does not."""
         try:
             async with asyncio.timeout(seconds):
+                pause = 0.001
                 while not holds():  # noqa: ASYNC110 - two fakes have no common event to wait for
-                    await asyncio.sleep(0.001)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 1.1, 0.05)
         except TimeoutError:
             raise AssertionError(f"did not come true: {self.conditions()}") from None
 
