@@ -1,4 +1,4 @@
-"""How hard the properties of the pure core are tried: quickly by default, HYPOTHESIS_PROFILE=long for hours."""
+"""How hard the properties of the pure core are tried: quickly, or HYPOTHESIS_PROFILE=long for minutes."""
 
 import os
 

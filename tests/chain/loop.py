@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from controller.chain.desired import Memory, Want
+from controller.chain.journal import Owner
 from controller.chain.plan import Plan, State
 from controller.chain.planner import Circumstances, plan
 from controller.chain.steps import Step
 from tests.chain.builders import NOW
-from tests.chain.model import Fault, Machine
+from tests.chain.model import Fault, Machine, Refused
 
 MOST_ROUNDS = 300
 
@@ -27,11 +28,20 @@ class Loop:
     steps: list[Step] = field(default_factory=list)
     released: list[Want] = field(default_factory=list)
     """Objects that were told to be gone."""
+    kept_images: dict[str, datetime] = field(default_factory=dict)
+    """Images that could not be removed because somebody uses them: tried again much later."""
+    held: set[Owner] = field(default_factory=set)
+    """Objects that were told that their point is there."""
+    steady: bool = True
+    """Nobody takes points away by hand: what was held once is held until its deletion."""
     rounds: int = 0
 
     def plan(self) -> Plan:
         """Plan now. The same arguments give the same plan, whatever the order of the wants."""
-        observation, circumstances = self.machine.observe(), Circumstances(now=self.now)
+        observation, circumstances = (
+            self.machine.observe(),
+            Circumstances(now=self.now, discard_holds=self.kept_images),
+        )
         found = plan(observation, self.wants, circumstances)
         assert plan(self.machine.observe(), list(reversed(self.wants)), circumstances) == found
         return found
@@ -48,7 +58,7 @@ class Loop:
                 guest = self.machine.content()
                 for step in found.steps:
                     self.steps.append(step)
-                    self.machine.apply(step, next(self.faults, Fault.NONE))
+                    self._apply(step)
                 assert self.machine.content() == guest, "the guest's content changed"
                 between()
             elif self.machine.job is not None:
@@ -62,6 +72,12 @@ class Loop:
             else:
                 return found
 
+    def _apply(self, step: Step) -> None:
+        try:
+            self.machine.apply(step, next(self.faults, Fault.NONE))
+        except Refused as refused:
+            self.kept_images[str(refused)] = datetime.max.replace(tzinfo=UTC)
+
     def _check(self, found: Plan) -> None:
         """At any moment: one step per disk at most, and what is called held reads as when it was taken."""
         assert len(found.steps) <= 1
@@ -69,16 +85,18 @@ class Loop:
             self.wants, key=lambda want: want.owner
         )
         for standing in found.standings:
+            owner = standing.want.owner
             if standing.state is not State.HELD:
+                gone = self.steady and owner in self.held and not standing.want.deleting
+                assert not gone, f"the point of {owner.name} is suddenly {standing.state}"
                 continue
+            self.held.add(owner)
             assert standing.point is not None
             assert standing.frozen is not None
             position = self.machine.chain.index(standing.frozen.key)
-            if standing.want.owner in self.machine.moments:
-                taken = self.machine.moments[standing.want.owner]
-                assert self.machine.content(position) == taken, (
-                    f"the point of {standing.want.owner.name} changed"
-                )
+            if owner in self.machine.moments:
+                taken = self.machine.moments[owner]
+                assert self.machine.content(position) == taken, f"the point of {owner.name} changed"
 
     def _release(self, found: Plan) -> None:
         """What the reporter does: remember points in the status, let objects go whose work is done."""

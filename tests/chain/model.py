@@ -1,8 +1,8 @@
-"""A small pure model of libvirt: one running machine with one disk, its images, their contents, its journal.
+"""A small pure model of libvirt: one running machine with one disk, its images, contents and journal.
 
-It carries out the planner's steps as :mod:`controller.hypervisor.execute` does (intent first, then a last look
-at the chain, then the call), and can be told to go wrong in between. Contents are blocks: which value the
-guest last wrote where. Sizes add up: a merged image has the bytes of both.
+It carries out the planner's steps as :mod:`controller.hypervisor.execute` does (intent first, then a last
+look at the chain, then the call), and can be told to go wrong in between. Contents are blocks: which value
+the guest last wrote where. Sizes add up: a merged image has the bytes of both.
 """
 
 from __future__ import annotations
@@ -26,6 +26,10 @@ _JOBS = {
     OperationKind.ACTIVE_COMMIT: JobKind.ACTIVE_COMMIT,
     OperationKind.PULL: JobKind.PULL,
 }
+
+
+class Refused(Exception):
+    """The last look before an image is removed found that somebody uses it (its identity is the argument)."""
 
 
 class Fault(StrEnum):
@@ -254,7 +258,8 @@ class Machine:
     def _discard(self, step: Discard) -> None:
         key = step.removal.layer.key
         assert key not in self.chain, f"{key} is still in the chain"
-        assert key not in self.elsewhere, f"{key} is used elsewhere"
+        if key in self.elsewhere:
+            raise Refused(key)
         self.storage.pop(key, None)
         self.removed.append(key)
         record = self.record

@@ -40,7 +40,7 @@ def unknown_end(*names: str) -> Disk:
 
 
 TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
-    # take: a job never belongs to it, so it is never running or ready.
+    # Take: a job never belongs to it, so it is never running or ready.
     ("take, overlay on top", TAKE, b.facts(b.disk("new", *OLD)), Outcome.DONE),
     ("take, overlay below a newer one", TAKE, b.facts(b.disk("newer", "new", *OLD)), Outcome.DONE),
     ("take, transient domain", TAKE, b.facts(b.disk("new", *OLD), inactive=None), Outcome.DONE),
@@ -48,7 +48,12 @@ TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
     ("take, live only", TAKE, b.facts(b.disk("new", *OLD), inactive=as_persistent(*OLD)), Outcome.HALF),
     ("take, chain as before", TAKE, b.facts(b.disk(*OLD)), Outcome.UNDONE),
     ("take, chain as before, end unknown", TAKE, b.facts(unknown_end("c")), Outcome.UNDONE),
-    ("take, chain as before, foreign job", TAKE, b.facts(b.disk(*OLD), job=running(JobKind.PULL)), Outcome.UNDONE),
+    (
+        "take, chain as before, foreign job",
+        TAKE,
+        b.facts(b.disk(*OLD), job=running(JobKind.PULL)),
+        Outcome.UNDONE,
+    ),
     ("take, somebody else's overlay", TAKE, b.facts(b.disk("x", *OLD)), Outcome.UNDONE),
     ("take, machine off, as before", TAKE, b.facts(None, inactive=as_persistent(*OLD)), Outcome.UNDONE),
     ("take, somebody else's overlay, end unknown", TAKE, b.facts(unknown_end("x")), Outcome.UNKNOWN),
@@ -60,18 +65,38 @@ TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
     ("commit, gone, transient", COMMIT, b.facts(b.disk("c", "base"), inactive=None), Outcome.DONE),
     ("commit, machine off", COMMIT, b.facts(None, inactive=as_persistent("c", "base")), Outcome.DONE),
     ("commit, as before", COMMIT, b.facts(b.disk(*OLD)), Outcome.UNDONE),
-    ("commit, as before, other job", COMMIT, b.facts(b.disk(*OLD), job=running(JobKind.PULL)), Outcome.UNDONE),
-    ("commit, as before, foreign mirror", COMMIT, b.facts(mirrored("elsewhere", ready=True, job="copy")), Outcome.UNDONE),
+    (
+        "commit, as before, other job",
+        COMMIT,
+        b.facts(b.disk(*OLD), job=running(JobKind.PULL)),
+        Outcome.UNDONE,
+    ),
+    (
+        "commit, as before, foreign mirror",
+        COMMIT,
+        b.facts(mirrored("elsewhere", ready=True, job="copy")),
+        Outcome.UNDONE,
+    ),
     ("commit, as before under a new overlay", COMMIT, b.facts(b.disk("x", *OLD)), Outcome.UNDONE),
     ("commit, live only", COMMIT, b.facts(b.disk("c", "base"), inactive=as_persistent(*OLD)), Outcome.HALF),
     ("commit, one of two gone", COMMIT, b.facts(b.disk("c", "a", "base")), Outcome.DIVERGED),
     ("commit, kept gone", COMMIT, b.facts(b.disk("c")), Outcome.DIVERGED),
-    ("commit, strange layer in between", COMMIT, b.facts(b.disk("c", "b", "x", "a", "base")), Outcome.DIVERGED),
+    (
+        "commit, strange layer in between",
+        COMMIT,
+        b.facts(b.disk("c", "b", "x", "a", "base")),
+        Outcome.DIVERGED,
+    ),
     ("commit, other order", COMMIT, b.facts(b.disk("c", "a", "b", "base")), Outcome.DIVERGED),
     ("commit, kept hidden", COMMIT, b.facts(unknown_end("c", "b", "a")), Outcome.UNKNOWN),
     # active commit
     ("active, mirror filling", ACTIVE, b.facts(mirrored("a", ready=False)), Outcome.RUNNING),
-    ("active, job without mirror yet", ACTIVE, b.facts(b.disk(*OLD), job=running(JobKind.ACTIVE_COMMIT)), Outcome.RUNNING),
+    (
+        "active, job without mirror yet",
+        ACTIVE,
+        b.facts(b.disk(*OLD), job=running(JobKind.ACTIVE_COMMIT)),
+        Outcome.RUNNING,
+    ),
     ("active, mirror ready", ACTIVE, b.facts(mirrored("a", ready=True)), Outcome.READY),
     ("active, mirror of another layer", ACTIVE, b.facts(mirrored("base", ready=True)), Outcome.UNDONE),
     ("active, a copy", ACTIVE, b.facts(mirrored("a", ready=True, job="copy")), Outcome.UNDONE),
@@ -93,7 +118,7 @@ TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
     ("pull, kept gone", PULL, b.facts(b.disk("x", "base")), Outcome.DIVERGED),
     ("pull, end unknown", PULL, b.facts(unknown_end("c")), Outcome.UNKNOWN),
     ("pull, kept hidden", PULL, b.facts(unknown_end("x")), Outcome.UNKNOWN),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(

@@ -197,5 +197,6 @@ def test_entities_that_multiply_are_not_expanded() -> None:
     with pytest.raises(ParseError):
         parse_domain(
             f'<!DOCTYPE domain [<!ENTITY e0 "lol">{entities}]>'
-            '<domain><name>x</name><uuid>u</uuid><devices><disk device="&e8;"><target dev="vda"/></disk></devices></domain>'
+            '<domain><name>x</name><uuid>u</uuid><devices><disk device="&e8;"><target dev="vda"/></disk>'
+            "</devices></domain>"
         )

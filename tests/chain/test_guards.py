@@ -1,0 +1,339 @@
+"""Every reason not to do something: when it speaks, when it does not, and whether a person can act on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from controller.api.reasons import Reason
+from controller.chain.cost import Choice, Range
+from controller.chain.desired import Policy
+from controller.chain.disk import ChainEnd, Disk, Layer, Mirror
+from controller.chain.guards import (
+    MERGE_GUARDS,
+    Blocked,
+    MergeCase,
+    Why,
+    depth_guard,
+    disk_guard,
+    domain_guard,
+    end_guard,
+    foreign_job_guard,
+    growth_guard,
+    io_error_guard,
+    merge_verdict,
+    overlay_required,
+    ownership_guard,
+    protected_guard,
+    shared_guard,
+    unflushed,
+    unsettled,
+)
+from controller.chain.journal import OperationKind
+from controller.chain.observation import Job, JobKind, Observation, RunState, Size
+from controller.chain.outcome import Outcome
+from controller.chain.source import Source
+from tests.chain import builders as b
+
+K = OperationKind
+PLAIN = b.observation(b.facts(b.disk("base")))
+
+
+def says(found: Blocked | None, why: Why, *words: str) -> None:
+    """The verdict has this reason, and its message names the thing and what to do."""
+    assert found is not None
+    assert found.why is why
+    for word in words:
+        assert word in found.message, f"{word!r} is not in {found.message!r}"
+
+
+@pytest.mark.parametrize("why", list(Why))
+def test_every_why_is_a_reason_of_the_api(why: Why) -> None:
+    assert Reason(why.value).sentence
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "words"),
+    [
+        ({}, None, ()),
+        ({"journal_problem": "version 2: upgrade it"}, Why.JOURNAL_UNREADABLE, ("version 2", "upgrade")),
+        ({"foreign_owner": "c-2"}, Why.FOREIGN_OWNER, ("web-1", "c-2", "spec.takeOverFrom")),
+        ({"foreign_owner": "c-2", "journal_problem": "bad"}, Why.JOURNAL_UNREADABLE, ("bad",)),
+    ],
+)
+def test_ownership(changes: dict[str, object], why: Why | None, words: tuple[str, ...]) -> None:
+    found = ownership_guard(replace(PLAIN, **changes))  # type: ignore[arg-type]
+    if why is None:
+        assert found is None
+    else:
+        says(found, why, *words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why", "words"),
+    [
+        ({"state": RunState.RUNNING}, None, ()),
+        ({"state": RunState.PAUSED}, None, ()),
+        ({"state": RunState.SHUTOFF}, Why.WAITING_FOR_DOMAIN, ("web-1", "shut off", "virsh start web-1")),
+        ({"state": RunState.OTHER}, Why.WAITING_FOR_DOMAIN, ("web-1", "neither running nor paused")),
+        ({"domain_job": "migration"}, Why.MIGRATING, ("web-1", "migration", "after it")),
+        ({"state": RunState.SHUTOFF, "domain_job": "save"}, Why.WAITING_FOR_DOMAIN, ("web-1",)),
+    ],
+)
+def test_domain(changes: dict[str, object], why: Why | None, words: tuple[str, ...]) -> None:
+    found = domain_guard(replace(PLAIN, **changes))  # type: ignore[arg-type]
+    if why is None:
+        assert found is None
+    else:
+        says(found, why, *words)
+
+
+@pytest.mark.parametrize(
+    ("disk", "words"),
+    [
+        (b.disk("base"), ()),
+        (b.disk(), ("no medium",)),
+        (b.disk(device="cdrom"), ("no medium",)),
+        (b.disk("base", device="cdrom"), ("a cdrom",)),
+        (b.disk("base", device="lun"), ("a lun",)),
+        (b.disk("base", device="floppy"), ("a floppy",)),
+        (b.disk("base", readonly=True), ("read-only",)),
+        (b.disk("base", shareable=True), ("shareable", "other machines")),
+        (b.disk("base", transient=True), ("transient", "thrown away")),
+    ],
+)
+def test_disk(disk: Disk, words: tuple[str, ...]) -> None:
+    if not words:
+        assert disk_guard(disk) is None
+        return
+    says(disk_guard(disk), Why.DISK_UNSUPPORTED, "disk vda", "name another disk", *words)
+
+
+@pytest.mark.parametrize(
+    ("mirror", "job", "words"),
+    [
+        (None, None, ()),
+        (None, Job(JobKind.PULL, 1, 2), ("a pull job",)),
+        (None, Job(JobKind.OTHER, 0, 0), ("a other job",)),
+        (Mirror("copy", False, "k"), None, ("a copy job",)),
+        (Mirror("active-commit", True, "k"), Job(JobKind.ACTIVE_COMMIT, 2, 2), ("a active-commit job",)),
+    ],
+)
+def test_foreign_job(mirror: Mirror | None, job: Job | None, words: tuple[str, ...]) -> None:
+    found = foreign_job_guard(b.facts(b.disk("o", "base", mirror=mirror), job=job))
+    if not words:
+        assert found is None
+        return
+    says(found, Why.FOREIGN_BLOCK_JOB, "disk vda", "left alone", "virsh blockjob", *words)
+
+
+@pytest.mark.parametrize(("most", "stops"), [(1, True), (2, True), (3, False), (64, False)])
+def test_depth(most: int, *, stops: bool) -> None:
+    found = depth_guard(b.disk("o", "base"), Policy(max_layers=most))
+    if stops:
+        says(
+            found, Why.CHAIN_TOO_LONG, "disk vda", "2 layers", f"allows {most}", "delete points", "maxLayers"
+        )
+    else:
+        assert found is None
+
+
+def test_overlay_required() -> None:
+    source = Source.network("nbd", "exp0")
+    chain = Disk("vda", "disk", (Layer(source, "raw"),), ChainEnd.KNOWN)
+    says(
+        overlay_required(chain),
+        Why.OVERLAY_REQUIRED,
+        "disk vda",
+        "nbd",
+        source.uri,
+        "spec.overlay.directory",
+        "class",
+    )
+    block = replace(chain, layers=(Layer(Source("block", '<source dev="/dev/sdx"/>'), "raw"),))
+    says(overlay_required(block), Why.OVERLAY_REQUIRED, "block", "/dev/sdx")
+
+
+# Merges: a chain top, o2, o1, base, of which different ranges are merged in different ways.
+
+CHAIN = b.disk("top", "o2", "o1", "base")
+
+
+def choice(top: int, kept: int, bottom: int) -> Choice:
+    commit = (K.COMMIT,) if top > 0 else (K.ACTIVE_COMMIT,)
+    kinds = (commit if kept > top or top > 0 else ()) + ((K.PULL,) if kept < bottom else ())
+    return Choice(Range(top, bottom), kept, 0, kinds)
+
+
+def case(way: Choice, *, chain: Disk = CHAIN, policy: Policy | None = None, **changes: object) -> MergeCase:
+    observation: Observation = replace(PLAIN, **changes)  # type: ignore[arg-type]
+    return MergeCase(observation, b.facts(chain), chain, way, policy or Policy())
+
+
+COMMIT = choice(1, 3, 3)
+ACTIVE = choice(0, 2, 2)
+PULL = choice(0, 0, 3)
+BOTH = choice(0, 1, 3)
+PARTIAL_PULL = choice(0, 0, 2)
+
+
+@pytest.mark.parametrize("way", [COMMIT, ACTIVE, PULL, BOTH])
+def test_io_error(way: Choice) -> None:
+    assert io_error_guard(case(way)) is None
+    found = io_error_guard(case(way, paused_by_io_error=True))
+    says(found, Why.DOMAIN_PAUSED, "web-1", "virsh domblkerror web-1", "resume")
+
+
+@pytest.mark.parametrize(
+    ("way", "end", "stops"),
+    [
+        (PULL, ChainEnd.KNOWN, False),
+        (PULL, ChainEnd.UNKNOWN, True),
+        (BOTH, ChainEnd.UNKNOWN, True),
+        (PARTIAL_PULL, ChainEnd.UNKNOWN, False),
+        (COMMIT, ChainEnd.UNKNOWN, False),
+        (choice(0, 3, 3), ChainEnd.UNKNOWN, False),
+    ],
+)
+def test_end(way: Choice, end: ChainEnd, *, stops: bool) -> None:
+    found = end_guard(case(way, chain=replace(CHAIN, end=end)))
+    if stops:
+        says(found, Why.CHAIN_UNKNOWN, "/images/base", "vda")
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize(
+    ("way", "pattern", "stops"),
+    [
+        (COMMIT, "/images/base", True),
+        (COMMIT, "/images/*", True),
+        (COMMIT, "/images/o1", False),  # only read
+        (COMMIT, "/golden/*", False),
+        (ACTIVE, "/images/o1", True),
+        (ACTIVE, "/images/base", False),
+        (BOTH, "/images/o2", True),
+        (BOTH, "/images/base", False),  # pulled from, not written to
+        (PULL, "/images/*", False),
+    ],
+)
+def test_protected(way: Choice, pattern: str, *, stops: bool) -> None:
+    found = protected_guard(case(way, policy=Policy(protected=("/nothing", pattern))))
+    if stops:
+        kept = CHAIN.layers[way.kept].source.uri
+        says(found, Why.IMAGE_PROTECTED, kept, f"protectedImages: {pattern}")
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize("path", ["/golden//base", "/golden/./base", "//golden/base", "/x/../golden/base"])
+def test_no_spelling_gets_past_a_pattern(path: str) -> None:
+    assert Policy(protected=("/golden/*",)).protects(Source.file(path)) == "/golden/*"
+
+
+def test_patterns_of_the_samples() -> None:
+    policy = Policy(protected=("/golden/*", "gluster://*/templates/*"))
+    host = '<host name="h"/>'
+    template = Source("network", f'<source protocol="gluster" name="gv0/./templates/a">{host}</source>')
+    other = Source("network", f'<source protocol="gluster" name="gv0/mine/a">{host}</source>')
+    assert policy.protects(template) == "gluster://*/templates/*"
+    assert policy.protects(other) is None
+
+
+@pytest.mark.parametrize(
+    ("way", "used", "stops"),
+    [
+        (COMMIT, "base", True),
+        (COMMIT, "o1", True),  # its backing would change under its reader
+        (COMMIT, "o2", True),
+        (COMMIT, "top", False),
+        (ACTIVE, "o1", True),
+        (ACTIVE, "top", True),
+        (ACTIVE, "base", False),
+        (BOTH, "o2", True),
+        (BOTH, "o1", False),
+        (BOTH, "base", False),
+        (PULL, "base", False),
+        (PULL, "o1", False),
+    ],
+)
+def test_shared(way: Choice, used: str, *, stops: bool) -> None:
+    found = shared_guard(case(way, in_use_elsewhere=b.uses(**{used: "disk vdb of web-2"})))
+    if stops:
+        says(found, Why.IMAGE_PROTECTED, f"/images/{used}", "disk vdb of web-2")
+    else:
+        assert found is None
+
+
+GIB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("source", "lower", "upper", "stops"),
+    [
+        (Source("block", '<source dev="/dev/vg/base"/>'), GIB, 2 * GIB, True),
+        (Source.network("nbd", "base"), GIB, 2 * GIB, True),
+        (Source.network("iscsi", "iqn:x/1"), GIB, 2 * GIB, True),
+        (Source("block", '<source dev="/dev/vg/base"/>'), 2 * GIB, 2 * GIB, False),
+        (Source.file("/images/base"), GIB, 2 * GIB, False),
+        (Source.network("gluster", "gv0/base"), GIB, 2 * GIB, False),
+        (Source.network("rbd", "p/base"), GIB, 2 * GIB, False),
+        (Source.network("nbd", "base"), None, 2 * GIB, False),
+    ],
+)
+def test_growth(source: Source, lower: int | None, upper: int, *, stops: bool) -> None:
+    base = Layer(source, "raw")
+    chain = replace(CHAIN, layers=(*CHAIN.layers[:3], base))
+    sizes = {layer.key: Size(1, upper) for layer in chain.layers[:3]}
+    if lower is not None:
+        sizes[base.key] = Size(1, lower)
+    facts = b.facts(chain, sizes=sizes)
+    found = growth_guard(replace(case(COMMIT, chain=chain), facts=facts))
+    if stops:
+        says(found, Why.UNSUPPORTED_TOPOLOGY, source.uri, str(lower), str(upper), "enlarge")
+    else:
+        assert found is None
+    assert growth_guard(replace(case(PULL, chain=chain), facts=facts)) is None
+
+
+def test_the_first_objection_is_the_verdict() -> None:
+    bad = case(
+        COMMIT,
+        policy=Policy(protected=("/images/base",)),
+        in_use_elsewhere=b.uses(base="disk vdb of web-2"),
+        paused_by_io_error=True,
+    )
+    assert [guard(bad) is None for guard in MERGE_GUARDS] == [False, True, False, False, True]
+    says(merge_verdict(bad), Why.DOMAIN_PAUSED)
+    says(merge_verdict(bad, [shared_guard]), Why.IMAGE_PROTECTED, "web-2")
+    assert merge_verdict(bad, []) is None
+    assert merge_verdict(case(COMMIT)) is None
+
+
+# Operations that cannot be settled -----------------------------------------------------------------------
+
+
+def test_unflushed() -> None:
+    begun = b.operation(K.PULL, "top", "o2", "o1")
+    says(
+        unflushed(begun, "vda"),
+        Why.CHAIN_DIVERGED,
+        "disk vda",
+        "/images/o2, /images/o1",
+        "docs/operations.md",
+        "Unflushed pull",
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "why", "words"),
+    [
+        (Outcome.HALF, Why.CHAIN_DIVERGED, ("persistent definition", "docs/operations.md")),
+        (Outcome.UNKNOWN, Why.CHAIN_UNKNOWN, ("far enough down",)),
+        (Outcome.DIVERGED, Why.CHAIN_DIVERGED, ("somebody else", "/images/o1", "until the chain fits")),
+    ],
+)
+@pytest.mark.parametrize("kind", list(K))
+def test_unsettled(kind: OperationKind, found: Outcome, why: Why, words: tuple[str, ...]) -> None:
+    says(unsettled(found, b.operation(kind, "o1", "o2"), "vda"), why, "disk vda", f"a {kind.value}", *words)
