@@ -235,3 +235,25 @@ def test_the_record_of_a_disk_that_is_gone_is_left_alone() -> None:
 def test_an_object_of_a_disk_that_never_was_can_go() -> None:
     found = plan(b.observation(), [b.want("a", gone_since=AFTER), b.want("b")], NOON)
     assert [standing.state for standing in found.standings] == [State.GONE, State.UNKNOWN]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_cluster_restored_to_before_a_deletion_is_told_that_the_point_is_spoiled(*, failed: bool) -> None:
+    """The same object again, not deleted any more, while the commit runs or after it failed."""
+    loop = with_points("a")
+    loop.wants = [
+        replace(want, policy=Policy(direction=Direction.COMMIT, settle_seconds=0)) for want in loop.wants
+    ]
+    restored = list(loop.wants)
+    loop.delete("a")
+    while loop.machine.job is None:
+        (step,) = loop.plan().steps
+        loop.machine.apply(step)
+    if failed:
+        loop.machine.lose_job()
+        (step,) = loop.plan().steps
+        loop.machine.apply(step)
+    (standing,) = plan(loop.machine.observe(), restored, NOON).standings
+    assert standing.state is State.LOST
+    assert standing.blocked is not None
+    assert "was begun" in standing.blocked.message
