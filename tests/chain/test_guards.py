@@ -304,7 +304,8 @@ def test_the_first_objection_is_the_verdict() -> None:
         in_use_elsewhere=b.uses(base="disk vdb of web-2"),
         paused_by_io_error=True,
     )
-    assert [guard(bad) is None for guard in MERGE_GUARDS] == [False, True, False, False, True]
+    objecting = [guard for guard in MERGE_GUARDS if guard(bad) is not None]
+    assert objecting == [io_error_guard, protected_guard, shared_guard]
     says(merge_verdict(bad), Why.DOMAIN_PAUSED)
     says(merge_verdict(bad, [shared_guard]), Why.IMAGE_PROTECTED, "web-2")
     assert merge_verdict(bad, []) is None
