@@ -46,7 +46,7 @@ class Reason(StrEnum):
     )
     QUEUED = (
         "Queued",
-        "The hypervisor runs as many jobs as the class's merge.maxConcurrentPerHypervisor allows.",
+        "Another job must end first: as many run as the class allows, or another disk is pulled.",
     )
     SUSPENDED = "Suspended", "spec.suspend is true: the object and its layer are left alone."
 

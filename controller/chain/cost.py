@@ -40,8 +40,12 @@ class Choice:
     @property
     def rank(self) -> tuple[int, int, int]:
         """Cheaper first; then fewer jobs; then commits, which are durable without a flush."""
-        pulls = sum(kind is OperationKind.PULL for kind in self.kinds)
-        return (self.copies, len(self.kinds), pulls)
+        return (self.copies, len(self.kinds), int(self.pulls))
+
+    @property
+    def pulls(self) -> bool:
+        """True when one of its jobs is a pull."""
+        return OperationKind.PULL in self.kinds
 
     @property
     def first(self) -> OperationKind:
@@ -55,8 +59,11 @@ class Choice:
         return chain.layers[self.span.top : self.kept]
 
 
-def choices(span: Range, facts: DiskFacts, chain: Disk, direction: Direction) -> list[Choice]:
-    """All ways that libvirt and the class allow, cheapest first.
+def choices(
+    span: Range, facts: DiskFacts, chain: Disk, direction: Direction, *, pulls_last: bool = False
+) -> list[Choice]:
+    """All ways that libvirt and the class allow, cheapest first; with ``pulls_last`` those that need a pull
+    come after all that do not (ADR 6).
 
     A forced direction matters only where there is a choice: a range below the active layer is always
     committed.
@@ -75,4 +82,4 @@ def choices(span: Range, facts: DiskFacts, chain: Disk, direction: Direction) ->
         commit = (OperationKind.ACTIVE_COMMIT,) if kept > 0 else ()
         pull = (OperationKind.PULL,) if kept < span.bottom else ()
         found.append(Choice(span, kept, total - sizes[kept], (*commit, *pull)))
-    return sorted(found, key=lambda choice: choice.rank)
+    return sorted(found, key=lambda choice: (pulls_last and choice.pulls, choice.rank))

@@ -14,7 +14,7 @@ from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.journal import Operation, OperationKind
-from controller.chain.observation import DiskFacts, Observation, RunState
+from controller.chain.observation import DiskFacts, JobKind, Observation, RunState
 from controller.chain.outcome import Outcome
 
 
@@ -82,6 +82,22 @@ def domain_guard(observation: Observation) -> Blocked | None:
             f"libvirt runs a {observation.domain_job} job on domain {name}; the work goes on after it",
         )
     return None
+
+
+def pull_guard(observation: Observation, target: str) -> Blocked | None:
+    """While a disk is pulled its machine is left alone: QEMU 7.2 can crash when its block nodes are asked
+    about or changed just as a pull ends (measured; ADR 6)."""
+    pulled = sorted(
+        facts.target
+        for facts in observation.disks.values()
+        if facts.target != target and facts.job is not None and facts.job.kind is JobKind.PULL
+    )
+    if not pulled:
+        return None
+    return Blocked(
+        Why.QUEUED,
+        f"disk {pulled[0]} of {observation.name} is being pulled; its other disks wait for that",
+    )
 
 
 def disk_guard(disk: Disk) -> Blocked | None:
@@ -162,6 +178,19 @@ def io_error_guard(case: MergeCase) -> Blocked | None:
     )
 
 
+def alone_guard(case: MergeCase) -> Blocked | None:
+    """No pull begins beside another job of the same machine; see :func:`pull_guard`."""
+    if case.choice.first is not OperationKind.PULL:
+        return None
+    others = case.observation.disks.values()
+    beside = sorted(one.target for one in others if one.job is not None and one.target != case.facts.target)
+    if not beside:
+        return None
+    return Blocked(
+        Why.QUEUED, f"a pull must be alone on its machine, and disk {beside[0]} has a job; it waits"
+    )
+
+
 def end_guard(case: MergeCase) -> Blocked | None:
     """A pull of everything below needs to know that there is nothing further down."""
     pulls = OperationKind.PULL in case.choice.kinds
@@ -225,6 +254,7 @@ def growth_guard(case: MergeCase) -> Blocked | None:
 
 MERGE_GUARDS: tuple[MergeGuard, ...] = (
     io_error_guard,
+    alone_guard,
     end_guard,
     protected_guard,
     shared_guard,

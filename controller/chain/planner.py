@@ -25,6 +25,7 @@ from controller.chain.guards import (
     merge_verdict,
     overlay_required,
     ownership_guard,
+    pull_guard,
     unflushed,
     unsettled,
 )
@@ -57,6 +58,8 @@ class Circumstances:
     """How many more merges may run on this hypervisor now."""
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """By target: what failed, and when to try again."""
+    pulls_last: bool = False
+    """Pull only where no commit is allowed, whatever it would save: this QEMU is not known to survive it."""
     split_takes: bool = False
     """Take disk by disk, after a transaction over several disks failed."""
     discard_holds: Mapping[str, datetime] = field(default_factory=dict)
@@ -140,7 +143,7 @@ class _DiskPlanner:
         if found is Outcome.UNDONE:
             left = abandoned(self.record, operation)
             return self._do(Record(facts.target, left, RecordWhy.UNDONE, finished=operation))
-        if found is Outcome.READY and not self.observation.domain_job:
+        if found is Outcome.READY and self._domain_obstacle(facts) is None:
             return self._do(Pivot(facts.target, operation))
         if found in (Outcome.RUNNING, Outcome.READY):
             return replace(self._discard(facts) or DiskPlan(facts.target), running=operation)
@@ -166,7 +169,7 @@ class _DiskPlanner:
         pending = [want for want in self.wants if self._is_pending(want)]
         if not pending:
             return None
-        obstacle = domain_guard(self.observation) or disk_guard(chain) or self._held(facts.target)
+        obstacle = self._domain_obstacle(facts) or disk_guard(chain) or self._held(facts.target)
         if obstacle is not None:
             return self._waiting(obstacle)
         able = [
@@ -245,7 +248,7 @@ class _DiskPlanner:
         # nobody owns.
         protected = Policy.strictest(want.policy for want in self.wants).protected
         policy = replace(Policy.strictest(want.policy for want in wants), protected=protected)
-        obstacle = domain_guard(self.observation) or self._held(facts.target)
+        obstacle = self._domain_obstacle(facts) or self._held(facts.target)
         if obstacle is not None:
             return self._waiting(obstacle)
         deleted = max((want.deleted_at for want in wants if want.deleted_at), default=self.circumstances.now)
@@ -261,7 +264,8 @@ class _DiskPlanner:
         self, facts: DiskFacts, chain: Disk, span: Range, policy: Policy, wants: tuple[Want, ...]
     ) -> DiskPlan:
         objection: Blocked | None = None
-        for choice in choices(span, facts, chain, policy.direction):
+        pulls_last = self.circumstances.pulls_last
+        for choice in choices(span, facts, chain, policy.direction, pulls_last=pulls_last):
             case = MergeCase(self.observation, facts, chain, choice, policy, wants)
             verdict = merge_verdict(case)
             if verdict is not None:
@@ -306,6 +310,9 @@ class _DiskPlanner:
             or any(self._is_pending(want) for want in self.wants)
             or ranges(chain, self.record, self.wants)
         )
+
+    def _domain_obstacle(self, facts: DiskFacts) -> Blocked | None:
+        return domain_guard(self.observation) or pull_guard(self.observation, facts.target)
 
     def _held(self, target: str) -> Blocked | None:
         hold = self.circumstances.holds.get(target)

@@ -13,7 +13,7 @@ All methods may raise the errors of :mod:`controller.hypervisor.errors`. All siz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -68,8 +68,8 @@ class DomainReading:
     """The persistent definition; None for a transient domain."""
     stats: tuple[LayerStats, ...] = ()
     jobs: Mapping[str, BlockJob] = field(default_factory=dict)
-    """Running block jobs by target, for the disks that were asked for. A failed query raises: a disk that
-    is missing here has no job."""
+    """Running block jobs of all disks, by target. A failed query raises: a disk that is missing here has no
+    job."""
     paused_by_io_error: bool = False
     job_active: str = ""
     """The domain-wide job that runs (``migration-out``, ``save``, ``dump`` …), or empty."""
@@ -175,8 +175,8 @@ class Driver(Protocol):
         """All domains, active or not."""
         ...
 
-    async def read(self, uuid: str, targets: Collection[str]) -> DomainReading:
-        """Read one domain. Jobs are asked for on those ``targets`` that exist. Raises DomainGone."""
+    async def read(self, uuid: str) -> DomainReading:
+        """Read one domain, the jobs of all its disks included. Raises DomainGone."""
         ...
 
     async def definitions(self) -> tuple[str, ...]:

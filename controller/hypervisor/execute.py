@@ -90,7 +90,7 @@ class Executor:
         for one in step.disks:
             self._begin(one.target, one.operation)
         await self._write_journal()
-        definition = await self._look_again(step.targets)
+        definition = await self._look_again()
         for one in step.disks:
             disk = _disk(definition, one.target)
             if disk.active is None or disk.active.key != one.operation.merged[0].key:
@@ -105,7 +105,7 @@ class Executor:
             operation = replace(operation, process=self._mark())
         self._begin(step.target, operation)
         await self._write_journal()
-        disk = _disk(await self._look_again((step.target,)), step.target)
+        disk = _disk(await self._look_again(), step.target)
         if not fits(operation, disk):
             raise Stale(f"the chain of {step.target} is not the one that the merge was planned for")
         expected = [operation.kept, *operation.merged, *((operation.below,) if operation.below else ())]
@@ -149,7 +149,7 @@ class Executor:
             await call(relative=False)
 
     async def _pivot(self, step: Pivot) -> None:
-        disk = _disk(await self._look_again((step.target,)), step.target)
+        disk = _disk(await self._look_again(), step.target)
         mirror = disk.mirror
         if mirror is None or not mirror.ready or mirror.source_key != step.operation.kept.key:
             raise Stale(f"the mirror of {step.target} is not ready, or not ours")
@@ -167,7 +167,7 @@ class Executor:
         """A call of an earlier process may still be under way in libvirtd. Writing the metadata takes the
         domain's job lock, so it comes back after that call; then the chain is looked at once more."""
         await self._write_journal()
-        again = await observe(self._driver, self._uuid, (target,), identities=self._identities)
+        again = await observe(self._driver, self._uuid, identities=self._identities)
         facts = again.disks.get(target)
         if facts is None or outcome(operation, facts) is not Outcome.UNDONE:
             raise Stale(f"a {operation.kind} of {target} came through after all")
@@ -194,8 +194,8 @@ class Executor:
 
     # The last look -------------------------------------------------------------------------------------
 
-    async def _look_again(self, targets: Collection[str]) -> DomainDefinition:
-        reading = await self._driver.read(self._uuid, targets)
+    async def _look_again(self) -> DomainDefinition:
+        reading = await self._driver.read(self._uuid)
         if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
             raise Stale("the domain stopped running")
         return definition_of(reading)

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -134,10 +134,10 @@ class LibvirtDriver:
     async def domains(self) -> tuple[DomainRef, ...]:
         return await self._ask("the list of domains", reading.list_domains)
 
-    async def read(self, uuid: str, targets: Collection[str]) -> DomainReading:
+    async def read(self, uuid: str) -> DomainReading:
         return await self._ask(
             f"reading domain {uuid}",
-            lambda connection: reading.read_domain(connection, uuid, targets),
+            lambda connection: reading.read_domain(connection, uuid),
             key=uuid,
         )
 

@@ -22,25 +22,14 @@ _PARSE_HERE = 16
 
 
 async def observe(
-    driver: Driver,
-    uuid: str,
-    targets: Collection[str],
-    *,
-    identities: Collection[str],
-    usage: bool = False,
+    driver: Driver, uuid: str, *, identities: Collection[str], usage: bool = False
 ) -> Observation:
     """Read one domain.
 
-    ``targets`` are the disks that somebody wants something of; disks that the journal names are added.
     ``identities`` are the clusters whose journals count as ours. With ``usage`` the images that others use
     are read too. Raises :class:`HypervisorError` or :class:`ParseError`.
     """
-    reading = await driver.read(uuid, targets)
-    observation = _facts(reading, identities)
-    recorded = {disk.target for disk in observation.journal.disks}
-    if not recorded <= set(targets):
-        reading = await driver.read(uuid, {*targets, *recorded})
-        observation = _facts(reading, identities)
+    observation = _facts(await driver.read(uuid), identities)
     if not usage:
         return observation
     documents = await driver.definitions()

@@ -84,7 +84,7 @@ def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
             raise
 
 
-def read_domain(connection: libvirt.virConnect, uuid: str, targets: Collection[str]) -> DomainReading:
+def read_domain(connection: libvirt.virConnect, uuid: str) -> DomainReading:
     """Read one domain; see :meth:`controller.hypervisor.driver.Driver.read`. No sizes while a disk is pulled.
 
     Jobs are asked for before the XML: libvirt changes the chain before it forgets the job, so an answer "no
@@ -93,13 +93,13 @@ def read_domain(connection: libvirt.virConnect, uuid: str, targets: Collection[s
     """
     for _ in range(_ATTEMPTS):
         try:
-            return _read_once(connection, uuid, targets)
+            return _read_once(connection, uuid)
         except _Moved:
             continue
     raise Busy(f"domain {uuid} keeps starting and stopping while it is read")
 
 
-def _read_once(connection: libvirt.virConnect, uuid: str, targets: Collection[str]) -> DomainReading:
+def _read_once(connection: libvirt.virConnect, uuid: str) -> DomainReading:
     domain = connection.lookupByUUIDString(uuid)
     run = domain.ID()
     active = run != -1
@@ -130,7 +130,7 @@ def _read_once(connection: libvirt.virConnect, uuid: str, targets: Collection[st
         live_xml=xml if active else None,
         inactive_xml=inactive_xml if persistent else None,
         stats=stats,
-        jobs={target: job for target, job in jobs.items() if target in targets},
+        jobs=jobs,
         paused_by_io_error=(number, reason) == (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_IOERROR),
         job_active=job_active,
     )

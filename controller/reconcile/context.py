@@ -26,6 +26,8 @@ class Context:
     hosts: Mapping[str, Host]
     cluster: str
     now: Callable[[], datetime]
+    pulls_last: bool
+    """Whether a pull is the last resort (ADR 6)."""
     wake: Callable[[Key], None]
     """Puts a key into the queue."""
     whole_fleet: bool = True

@@ -87,7 +87,6 @@ class DomainPass:
         observation = await observe(
             driver,
             self._key.uuid,
-            {want.target for want in wants},
             identities=self._context.identities(self._key.hypervisor),
             usage=usage,
         )
@@ -96,6 +95,7 @@ class DomainPass:
             now=self._context.now(),
             merge_slots=self._slots(),
             holds=ledger.holds(self._key),
+            pulls_last=self._context.pulls_last,
             split_takes=ledger.splits(self._key),
             discard_holds=ledger.discard_holds(self._key),
         )

@@ -60,6 +60,8 @@ class EngineOptions:
     """Label selector of the Hypervisors that this process handles; empty for all."""
     resync_seconds: float = 300.0
     workers: int = 16
+    pulls_last: bool = True
+    """Pull only where no commit is allowed (ADR 6)."""
     """Passes that may run at once over the domains of one hypervisor. One that hangs holds up no other."""
 
 
@@ -89,6 +91,7 @@ class Engine:
             hosts=self._fleet.hosts,
             cluster=options.cluster_id,
             now=now,
+            pulls_last=options.pulls_last,
             wake=self._queue.add,
             whole_fleet=not options.hypervisor_selector,
         )

@@ -120,8 +120,8 @@ class Play:
     def merge(self) -> None:
         """Middle, newest, oldest deleted while the machines run."""
         stage.tell(
-            """Now the points are deleted while the machines go on writing. Which of two images survives a
-            merge is the planner's choice: the one that leaves least to copy. No other point may change."""
+            """Now the points are deleted while the machines go on writing. The upper layer is copied down
+            into the lower one and its image removed. No other point may change by it."""
         )
         for point, which in ORDER:
             stage.heading(f"Merge: '{point}', {which}, is deleted from each disk")

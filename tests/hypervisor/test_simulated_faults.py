@@ -27,7 +27,7 @@ def ignore(_: Event) -> None:
 
 async def take(driver: Driver, uuid: str) -> None:
     """A tiny controller: record, then take, unless it is done."""
-    reading = await driver.read(uuid, ["vda"])
+    reading = await driver.read(uuid)
     assert reading.live_xml is not None
     definition = parse_domain(reading.live_xml)
     disk = definition.disk("vda")
@@ -97,10 +97,10 @@ async def test_a_named_call_can_fail_reads_included() -> None:
     uuid = host.add_domain("web-1", {"vda": BASE})
     driver = await host.connect(ignore)
     host.fail_before(2, Unreachable("gone"), on="read")
-    await driver.read(uuid, [])
+    await driver.read(uuid)
     await driver.definitions()
     with pytest.raises(Unreachable):
-        await driver.read(uuid, [])
+        await driver.read(uuid)
     assert host.faults.changes == []
 
 

@@ -28,7 +28,7 @@ def image(name: str) -> Source:
 
 
 async def take(driver: Driver, uuid: str, overlay: Source) -> None:
-    reading = await driver.read(uuid, [])
+    reading = await driver.read(uuid)
     assert reading.live_xml is not None
     xml = snapshot_xml(parse_domain(reading.live_xml), {"vda": Layer(overlay, "qcow2")})
     await driver.create_snapshot(uuid, xml)
@@ -107,7 +107,7 @@ async def test_foreign_copy_and_lock_and_domain_job() -> None:
     host.start_copy(uuid, "vda", host.storage.create(image("copy"), capacity=64 * MIB))
     with pytest.raises(Busy):
         await driver.pull(uuid, "vda", base=None, relative=False, bandwidth=0)
-    reading = await driver.read(uuid, ["vda"])
+    reading = await driver.read(uuid)
     assert reading.jobs["vda"].kind is JobKind.COPY
     assert reading.live_xml is not None
     disk = parse_domain(reading.live_xml).disk("vda")
@@ -116,14 +116,14 @@ async def test_foreign_copy_and_lock_and_domain_job() -> None:
     assert disk.mirror.job == "copy"
     await driver.abort(uuid, "vda")
     host.begin_domain_job(uuid, "migration-out")
-    assert (await driver.read(uuid, [])).job_active == "migration-out"
+    assert (await driver.read(uuid)).job_active == "migration-out"
     with pytest.raises(Busy) as error:
         await driver.set_metadata(uuid, None, live=True, config=True)
     assert error.value.code == 68
     host.end_domain_job(uuid)
     host.lock(uuid)
     with pytest.raises(Busy):
-        await driver.read(uuid, [])
+        await driver.read(uuid)
     host.unlock(uuid)
     await driver.set_metadata(uuid, None, live=True, config=True)
 
@@ -138,7 +138,7 @@ async def test_migration_takes_chain_and_journal_along_and_renumbers() -> None:
     source.migrate(uuid, destination)
     assert uuid not in source.machines
     assert [node.index for node in destination.machine(uuid).live_disk("vda").nodes] == [1, 2, 3]
-    reading = await destination.by_hand().read(uuid, [])
+    reading = await destination.by_hand().read(uuid)
     assert reading.live_xml is not None
     assert parse_domain(reading.live_xml).journal_xml is not None
     assert destination.visible(uuid, "vda") == {0: 1, 1: 2, 2: 3}
@@ -150,7 +150,7 @@ async def test_guest_io_error_and_hotplug_and_rename() -> None:
     heard: list[Event] = []
     driver = await host.connect(heard.append)
     host.io_error(uuid, "vda")
-    reading = await driver.read(uuid, [])
+    reading = await driver.read(uuid)
     assert (reading.state, reading.paused_by_io_error) == (RunState.PAUSED, True)
     assert IOFailed(uuid, "vda", "enospc") in heard
     host.resume(uuid)
@@ -199,7 +199,7 @@ async def test_many_machines_and_deep_chains() -> None:
         for depth in range(49):
             host.guest_write(deep, "vda", depth, 1)
             await take(driver, deep, image(f"{deep}-{depth}"))
-    reading = await driver.read(uuids[0], ["vda"])
+    reading = await driver.read(uuids[0])
     assert reading.live_xml is not None
     disk = parse_domain(reading.live_xml).disk("vda")
     assert disk is not None

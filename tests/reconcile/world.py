@@ -161,7 +161,7 @@ class World:
             client,
             self.recorder,
             metrics,
-            EngineOptions(cluster_id=self.cluster, resync_seconds=3600, workers=4),
+            EngineOptions(cluster_id=self.cluster, pulls_last=False, resync_seconds=3600, workers=4),
             make_connector=self._connector,
             now=self.now,
         )
@@ -219,7 +219,7 @@ class World:
         try:
             async with asyncio.timeout(seconds):
                 pause = 0.001
-                while not holds():  # noqa: ASYNC110 - two fakes have no common event to wait for
+                while not holds():
                     await asyncio.sleep(pause)
                     pause = min(pause * 1.1, 0.05)
         except TimeoutError:

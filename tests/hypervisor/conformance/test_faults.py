@@ -20,7 +20,7 @@ async def test_qemu_killed_in_a_commit_below(bench: Workbench) -> None:
     assert await bench.backing_name(layers[2]) == layers[1].uri
     await bench.start(uuid)
     assert (await bench.live(uuid)).keys == keys(*reversed(layers))
-    assert not (await bench.driver.read(uuid, ["vda"])).jobs
+    assert not (await bench.driver.read(uuid)).jobs
     assert await bench.visible(uuid, "vda") == dict.fromkeys(FULL, 2) | {0: 3}
     await bench.commit(uuid, layers[0], layers[1])
     await bench.finish(uuid, "vda")
@@ -61,12 +61,12 @@ async def test_daemon_killed_in_an_active_commit(bench: Workbench) -> None:
     await bench.restart_libvirtd()
     await bench.seen(lambda e: isinstance(e, Disconnected))
     with pytest.raises(Unreachable):
-        await dead.read(uuid, ["vda"])
+        await dead.read(uuid)
     with pytest.raises((Unreachable, OutcomeUnknown)):
         await dead.pivot(uuid, "vda")
     await dead.close()
     await bench.connect()
-    job = (await bench.driver.read(uuid, ["vda"])).jobs["vda"]
+    job = (await bench.driver.read(uuid)).jobs["vda"]
     assert job.kind is JobKind.ACTIVE_COMMIT
     mirror = (await bench.live(uuid)).mirror
     assert mirror is not None
@@ -81,7 +81,7 @@ async def test_transient_domain_goes_with_its_process(bench: Workbench) -> None:
     uuid = await bench.machine({"vda": Drive(await bench.image(Kind.FILE))}, persistent=False)
     await bench.stop(uuid)
     with pytest.raises(DomainGone):
-        await bench.driver.read(uuid, [])
+        await bench.driver.read(uuid)
     assert uuid not in {ref.uuid for ref in await bench.driver.domains()}
 
 
@@ -89,7 +89,7 @@ async def test_undefined_while_running(bench: Workbench) -> None:
     uuid = await bench.machine({"vda": Drive(await bench.image(Kind.FILE))})
     await bench.undefine(uuid)
     await bench.seen(lambda e: isinstance(e, Lifecycle) and e.kind is LifecycleKind.UNDEFINED)
-    reading = await bench.driver.read(uuid, ["vda"])
+    reading = await bench.driver.read(uuid)
     assert not reading.persistent
     assert reading.inactive_xml is None
     assert reading.live_xml is not None

@@ -24,7 +24,7 @@ def journal(text: str) -> str:
 
 async def recorded(bench: Workbench, uuid: str) -> tuple[str | None, str | None]:
     """The note in the live and in the persistent document."""
-    reading = await bench.driver.read(uuid, [])
+    reading = await bench.driver.read(uuid)
 
     def note(xml: str | None) -> str | None:
         element = None if xml is None else parse_domain(xml).journal_xml
@@ -109,7 +109,7 @@ async def test_a_journal_comes_back_as_it_was_written(bench: Workbench, tmp_path
         (DiskJournal("vda", (point,), images=frozenset({overlay.key}), operation=operation),),
     )
     await bench.driver.set_metadata(uuid, encode(written), live=True, config=True)
-    reading = await bench.driver.read(uuid, [])
+    reading = await bench.driver.read(uuid)
     for xml in (reading.live_xml, reading.inactive_xml):
         assert xml is not None
         assert decode(parse_domain(xml).journal_xml) == written

@@ -106,14 +106,14 @@ async def test_reading_does_not_harm_a_pull(bench: Workbench, flatten: bool) -> 
     uuid = await bench.machine({"vda": Drive(await bench.image(Kind.FILE))})
     layers = await bench.stack(uuid, [dict.fromkeys(FULL, 1), dict.fromkeys(FULL, 2), {0: 3}])
     await bench.pull(uuid, None if flatten else layers[0], bandwidth=SLOW)
-    reading = await bench.driver.read(uuid, ["vda"])
+    reading = await bench.driver.read(uuid)
     assert reading.jobs["vda"].kind is JobKind.PULL
     assert reading.stats == ()
     finishing = asyncio.ensure_future(bench.finish(uuid, "vda"))
     while not finishing.done():
-        await bench.driver.read(uuid, ["vda"])
+        await bench.driver.read(uuid)
     await finishing
-    reading = await bench.driver.read(uuid, ["vda"])
+    reading = await bench.driver.read(uuid)
     assert reading.live_xml is not None
     assert reading.stats
     await bench.driver.flush(uuid, "vda", SIZE_BYTES)
@@ -145,7 +145,7 @@ async def test_flush_is_refused_for_another_size(bench: Workbench) -> None:
     uuid, _ = await four_layers(bench)
     with pytest.raises(OperationFailed):
         await bench.driver.flush(uuid, "vda", SIZE_BYTES // 2)
-    stats = (await bench.driver.read(uuid, ["vda"])).stats
+    stats = (await bench.driver.read(uuid)).stats
     assert {layer.capacity for layer in stats} == {SIZE_BYTES}
     with pytest.raises(NotFound):
         await bench.driver.flush(uuid, "vdq", SIZE_BYTES)

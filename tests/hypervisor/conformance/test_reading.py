@@ -17,7 +17,7 @@ ABSENT = "00000000-0000-4000-8000-000000000000"
 async def test_fresh_domain(bench: Workbench) -> None:
     source = await bench.image(Kind.FILE)
     uuid = await bench.machine({"vda": Drive(source)})
-    reading = await bench.driver.read(uuid, ["vda"])
+    reading = await bench.driver.read(uuid)
     assert (reading.uuid, reading.state, reading.state_reason) == (uuid, RunState.RUNNING, "booted")
     assert reading.persistent
     assert not reading.jobs
@@ -48,14 +48,14 @@ async def test_inventory(bench: Workbench) -> None:
 
 async def test_missing_domain(bench: Workbench) -> None:
     with pytest.raises(DomainGone) as error:
-        await bench.driver.read(ABSENT, [])
+        await bench.driver.read(ABSENT)
     assert error.value.code == 42
 
 
 async def test_stopped_domain(bench: Workbench) -> None:
     source = await bench.image(Kind.FILE)
     uuid = await bench.machine({"vda": Drive(source)}, start=False)
-    reading = await bench.driver.read(uuid, ["vda"])
+    reading = await bench.driver.read(uuid)
     assert reading.state is RunState.SHUTOFF
     assert reading.live_xml is None
     assert reading.stats == ()

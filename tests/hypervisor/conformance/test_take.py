@@ -200,7 +200,7 @@ async def test_transient_domain(bench: Workbench) -> None:
     base = await bench.image(Kind.FILE)
     uuid = await bench.machine({"vda": Drive(base)}, persistent=False)
     _, overlay = await bench.stack(uuid, [BEFORE, AFTER])
-    reading = await bench.driver.read(uuid, ["vda"])
+    reading = await bench.driver.read(uuid)
     assert not reading.persistent
     assert reading.inactive_xml is None
     assert (await bench.live(uuid)).keys == keys(overlay, base)

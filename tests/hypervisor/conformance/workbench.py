@@ -141,7 +141,7 @@ class Workbench(ABC):
 
     async def live(self, uuid: str, target: str = "vda") -> Disk:
         """The disk as the live XML shows it."""
-        reading = await self.driver.read(uuid, [target])
+        reading = await self.driver.read(uuid)
         assert reading.live_xml is not None
         disk = parse_domain(reading.live_xml).disk(target)
         assert disk is not None
@@ -149,7 +149,7 @@ class Workbench(ABC):
 
     async def inactive(self, uuid: str, target: str = "vda") -> Disk:
         """The disk as the persistent XML shows it."""
-        reading = await self.driver.read(uuid, [target])
+        reading = await self.driver.read(uuid)
         assert reading.inactive_xml is not None
         disk = parse_domain(reading.inactive_xml).disk(target)
         assert disk is not None
@@ -162,7 +162,7 @@ class Workbench(ABC):
 
     async def take(self, uuid: str, overlays: Mapping[str, Source], *, reuse: bool = False) -> None:
         """Freeze these disks, and no others."""
-        reading = await self.driver.read(uuid, [])
+        reading = await self.driver.read(uuid)
         xml = reading.live_xml or reading.inactive_xml
         assert xml is not None
         layers = {target: Layer(source, "qcow2") for target, source in overlays.items()}

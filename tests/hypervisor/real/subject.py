@@ -69,7 +69,7 @@ class Subject:
         self.uuid = machine.uuid
 
     async def read(self) -> DomainReading:
-        return await self.driver.read(self.uuid, [self.target])
+        return await self.driver.read(self.uuid)
 
     async def disk(self, *, inactive: bool = False) -> Disk:
         reading = await self.read()

@@ -98,7 +98,7 @@ async def test_a_daemon_that_stands_still_is_given_up_and_asked_no_more(
     with pytest.raises(errors.OutcomeUnknown, match=r"writing the journal .* has not answered for 0\.3 s"):
         await driver.set_metadata(machine.uuid, JOURNAL, live=True, config=True)
     with pytest.raises(errors.Busy, match=r"writing the journal .* has not answered since"):
-        await driver.read(machine.uuid, [])
+        await driver.read(machine.uuid)
     with pytest.raises(errors.Unreachable):
         await driver.domains()
     victim.resume()
@@ -112,7 +112,7 @@ async def _read_when_answered(driver: Driver, uuid: str) -> str:
     async with asyncio.timeout(DEADLINE):
         while True:
             try:
-                return (await driver.read(uuid, [])).live_xml or ""
+                return (await driver.read(uuid)).live_xml or ""
             except errors.Busy:
                 await asyncio.sleep(0.02)
 
@@ -125,12 +125,12 @@ async def test_a_machine_that_hangs_holds_up_no_other(
     hanging.pause_qemu()
     try:
         with pytest.raises(errors.Busy, match="has not answered for 2 s"):
-            await driver.read(hanging.uuid, ["vda"])
+            await driver.read(hanging.uuid)
         with pytest.raises(errors.Busy, match="nothing more is sent"):
-            await driver.read(hanging.uuid, ["vda"])
+            await driver.read(hanging.uuid)
         # On a connection shared with the hung call, libvirt 9.0 lets one in ten wait for 5 s.
         for _ in range(50):
-            assert (await driver.read(other.uuid, ["vda"])).live_xml
+            assert (await driver.read(other.uuid)).live_xml
             assert await driver.domains()
     finally:
         hanging.resume_qemu()
@@ -160,7 +160,7 @@ async def test_a_killed_daemon_is_found_again_with_its_machines(
     ref = host.find_by_uuid(machine.uuid)
     assert ref is not None
     assert ref.active
-    assert (await host.driver.read(machine.uuid, ["vda"])).live_xml
+    assert (await host.driver.read(machine.uuid)).live_xml
 
 
 async def test_a_daemon_that_stands_still_is_noticed_and_heals(

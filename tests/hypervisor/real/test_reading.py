@@ -23,7 +23,7 @@ pytestmark = pytest.mark.real
 
 async def test_one_reading_has_all_that_a_pass_needs(subject: Subject) -> None:
     await subject.take()
-    reading = await subject.driver.read(subject.uuid, ["vda", "vdb", "vdq"])
+    reading = await subject.driver.read(subject.uuid)
     assert (reading.uuid, reading.state, reading.state_reason) == (subject.uuid, RunState.PAUSED, "user")
     assert reading.persistent
     assert not reading.paused_by_io_error
@@ -95,7 +95,7 @@ async def test_an_empty_drive_has_no_job_and_no_layers(driver: Driver, machines:
     etree.SubElement(drive, "readonly")
     machine.host.connection().defineXML(etree.tostring(root, encoding="unicode"))
     machine.start()
-    reading = await driver.read(machine.uuid, ["vda", "hdc"])
+    reading = await driver.read(machine.uuid)
     assert reading.jobs == {}
     disk = parse_domain(reading.live_xml or "").disk("hdc")
     assert disk is not None
@@ -118,7 +118,7 @@ async def test_a_guest_stopped_by_an_io_error_is_told_apart_and_reported_by_targ
     event = await events.wait(lambda event: isinstance(event, IOFailed))
     assert isinstance(event, IOFailed)
     assert (event.uuid, event.target) == (machine.uuid, "vdb"), "libvirt's alias was not resolved"
-    reading = await driver.read(machine.uuid, ["vdb"])
+    reading = await driver.read(machine.uuid)
     assert (reading.state, reading.state_reason) == (RunState.PAUSED, "ioerror")
     assert reading.paused_by_io_error
 

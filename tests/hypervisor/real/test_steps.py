@@ -321,6 +321,6 @@ async def test_a_domain_that_does_not_run_takes_no_live_call(subject: Subject) -
 async def test_a_domain_that_is_not_there_is_gone(driver: Driver) -> None:
     nobody = "9b4d4c3c-0000-4000-8000-000000000000"
     with pytest.raises(errors.DomainGone):
-        await driver.read(nobody, ["vda"])
+        await driver.read(nobody)
     with pytest.raises(errors.DomainGone):
         await driver.set_metadata(nobody, None, live=True, config=True)
