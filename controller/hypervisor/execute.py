@@ -84,6 +84,12 @@ class Executor:
                 return await self._discard(step)
         return Result()
 
+    @property
+    def known(self) -> Observation:
+        """What is known of the domain after steps that changed nothing but the journal: what was observed
+        before them, with the journal as it was written. Who else uses the images is to be read anew."""
+        return replace(self._observation, journal=self._journal, in_use_elsewhere=None)
+
     # Steps ---------------------------------------------------------------------------------------------
 
     async def _take(self, step: Take) -> None:

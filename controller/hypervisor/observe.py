@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from controller.chain.disk import DomainDefinition
+from controller.chain.disk import Disk, DomainDefinition
 from controller.chain.journal import Journal
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.observation import DiskFacts, Job, Observation, Size
@@ -21,20 +21,23 @@ _PARSE_HERE = 16
 """Up to so many documents are parsed on the event loop; more go to a thread."""
 
 
-async def observe(
-    driver: Driver, uuid: str, *, identities: Collection[str], usage: bool = False
-) -> Observation:
+async def observe(driver: Driver, uuid: str, *, identities: Collection[str]) -> Observation:
     """Read one domain.
 
-    ``identities`` are the clusters whose journals count as ours. With ``usage`` the images that others use
-    are read too. Raises :class:`HypervisorError` or :class:`ParseError`.
+    ``identities`` are the clusters whose journals count as ours. Raises :class:`HypervisorError` or
+    :class:`ParseError`.
     """
-    observation = _facts(await driver.read(uuid), identities)
-    if not usage:
-        return observation
+    return _facts(await driver.read(uuid), identities)
+
+
+async def with_usage(driver: Driver, observation: Observation) -> Observation:
+    """The observation with who else uses images, read now. Raises as :func:`observe` does.
+
+    An image that a disk of the domain itself names by now, and did not when it was observed, counts as used.
+    """
     documents = await driver.definitions()
     few = len(documents) <= _PARSE_HERE
-    users = _users(documents, uuid) if few else await asyncio.to_thread(_users, documents, uuid)
+    users = _users(documents, observation) if few else await asyncio.to_thread(_users, documents, observation)
     return replace(observation, in_use_elsewhere=users)
 
 
@@ -98,17 +101,31 @@ def _disk(
     )
 
 
-def _users(documents: Iterable[str], uuid: str) -> dict[str, str]:
-    """Who names an image besides one disk of the domain ``uuid``: identity to a phrase for people."""
+def _users(documents: Iterable[str], observation: Observation) -> dict[str, str]:
+    """Who names an image besides one disk of the observed domain: identity to a phrase for people."""
     users: dict[str, str] = {}
     for document in documents:
         definition = parse_domain(document)
-        if definition.uuid == uuid:
+        own = definition.uuid == observation.uuid
+        for disk in definition.disks:
+            keys = set(_named(disk))
+            if own:
+                keys -= _known(observation, disk.target)
+            users |= dict.fromkeys(keys, f"disk {disk.target} of {definition.name}")
+        if own:
             counted = Counter(key for disk in definition.disks for key in set(disk.keys))
             shared = {key for key, count in counted.items() if count > 1}
             users |= dict.fromkeys(shared, f"another disk of {definition.name}")
-            continue
-        for disk in definition.disks:
-            keys = {*disk.keys, *((disk.mirror.source_key,) if disk.mirror else ())}
-            users |= dict.fromkeys(keys, f"disk {disk.target} of {definition.name}")
     return users
+
+
+def _known(observation: Observation, target: str) -> set[str]:
+    """What the disk named when it was observed."""
+    facts = observation.disks.get(target)
+    chains = (facts.live, facts.inactive) if facts is not None else ()
+    return {key for chain in chains if chain is not None for key in _named(chain)}
+
+
+def _named(disk: Disk) -> tuple[str, ...]:
+    """The images of a disk's chain, and the target of its mirror."""
+    return (*disk.keys, *((disk.mirror.source_key,) if disk.mirror else ()))

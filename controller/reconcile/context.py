@@ -30,6 +30,8 @@ class Context:
     """Whether a pull is the last resort (ADR 6)."""
     wake: Callable[[Key], None]
     """Puts a key into the queue."""
+    covered: Callable[[Key], None]
+    """Says that a run of this key is about to read everything: earlier wake-ups need no other run."""
     whole_fleet: bool = True
     """False when other processes handle other hypervisors: what is not here may be there."""
 

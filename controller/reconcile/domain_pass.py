@@ -21,7 +21,7 @@ from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import Busy, HypervisorError, NotReady, OutcomeUnknown, Unreachable
 from controller.hypervisor.execute import Executor, Refused, Result, Stale
-from controller.hypervisor.observe import observe
+from controller.hypervisor.observe import observe, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.context import Context
@@ -57,6 +57,8 @@ class DomainPass:
         self._context = context
         self._key = key
         self._reporter = Reporter(context, key)
+        self._known: Observation | None = None
+        """What the round before has left known of the domain; None when it must be read."""
 
     async def run(self) -> float | None:
         """Do what can be done now and report it. Returns seconds until the next look, None for no need.
@@ -65,6 +67,8 @@ class DomainPass:
         """
         driver = self._context.hosts[self._key.hypervisor].driver
         for _ in range(_MOST_ROUNDS):
+            if self._known is None:
+                self._context.covered(self._key)
             snapshots = self._context.store.members(self._key)
             wants, misfits = await wants_of(snapshots, self._context.store, driver)
             found = await self._look(driver, wants)
@@ -77,19 +81,18 @@ class DomainPass:
 
     async def _look(self, driver: Driver, wants: list[Want]) -> Round:
         """Observe and plan; once more, with who else uses the images, when that is needed to go on."""
-        found = await self._observe(driver, wants, usage=False)
-        if found.plan.wants_usage:
-            found = await self._observe(driver, wants, usage=True)
-        self._count(found)
-        return found
-
-    async def _observe(self, driver: Driver, wants: list[Want], *, usage: bool) -> Round:
-        observation = await observe(
+        observation = self._known or await observe(
             driver,
             self._key.uuid,
             identities=self._context.identities(self._key.hypervisor),
-            usage=usage,
         )
+        found = self._planned(observation, wants)
+        if found.plan.wants_usage:
+            found = self._planned(await with_usage(driver, observation), wants)
+        self._count(found)
+        return found
+
+    def _planned(self, observation: Observation, wants: list[Want]) -> Round:
         ledger = self._context.ledger
         circumstances = Circumstances(
             now=self._context.now(),
@@ -130,6 +133,7 @@ class DomainPass:
 
     async def _act(self, driver: Driver, found: Round) -> bool:
         """Carry out the steps of this round, at most one per disk. True when it is worth looking again."""
+        self._known = None
         if not found.plan.steps:
             return False
         executor = Executor(
@@ -153,6 +157,8 @@ class DomainPass:
                 self._failed(step, error)
                 return True  # the executor's journal may be ahead of the domain's: look again
             self._done(step, result, found.observation)
+        if all(_only_records(step) for step in found.plan.steps):
+            self._known = executor.known
         return True
 
     async def _cleared(self, step: Step, found: Round) -> bool:
@@ -230,3 +236,10 @@ class DomainPass:
         holds = self._context.ledger.discard_holds(self._key)
         times += [until for until in holds.values() if until > now]
         return max(0.0, (min(times) - now).total_seconds()) if times else None
+
+
+def _only_records(step: Step) -> bool:
+    """True when the step leaves the domain as it was observed, but for the journal that it writes."""
+    if isinstance(step, Record):
+        return step.why is not RecordWhy.UNDONE and step.flush is None
+    return isinstance(step, Discard)

@@ -93,6 +93,7 @@ class Engine:
             now=now,
             pulls_last=options.pulls_last,
             wake=self._queue.add,
+            covered=self._queue.covered,
             whole_fleet=not options.hypervisor_selector,
         )
         self._objects = ObjectPasses(self._context)

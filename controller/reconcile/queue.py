@@ -128,6 +128,10 @@ class KeyedQueue(Generic[K]):
         self._running.add(key)
         return key
 
+    def covered(self, key: K) -> None:
+        """What the run of this key reads from here on answers all wake-ups until now."""
+        self._again.discard(key)
+
     def done(self, key: K) -> None:
         """The run of this key has ended."""
         self._running.discard(key)

@@ -185,3 +185,34 @@ async def test_nothing_is_lost_and_nothing_doubled_under_load() -> None:
     assert sum(runs.values()) <= wanted
     queue.close()
     await asyncio.gather(*workers)
+
+
+async def test_a_run_that_reads_everything_anew_answers_the_wake_ups_before_it() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    assert await ready(queue) == ["a"]
+    queue.add("a")
+    queue.covered("a")
+    queue.done("a")
+    assert await ready(queue) == []
+
+
+async def test_a_wake_up_after_the_last_look_is_not_lost() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    assert await ready(queue) == ["a"]
+    queue.covered("a")
+    queue.add("a")
+    queue.done("a")
+    assert await ready(queue) == ["a"]
+
+
+async def test_covered_lets_go_of_no_other_key() -> None:
+    queue: KeyedQueue[str] = KeyedQueue()
+    queue.add("a")
+    queue.add("b")
+    assert await ready(queue) == ["a", "b"]
+    queue.add("b")
+    queue.covered("a")
+    queue.done("b")
+    assert await ready(queue) == ["b"]

@@ -1,0 +1,87 @@
+"""What a pass asks of a hypervisor, and no more: calls to it are most of what an act takes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from controller.chain.disk import Layer
+from controller.chain.parse import parse_domain
+from controller.hypervisor.observe import observe, with_usage
+from controller.hypervisor.simulated import SimulatedHost
+from controller.hypervisor.snapshot_xml import snapshot_xml
+from tests.reconcile.world import World, base_image
+
+TAKE = ["read", "set_metadata", "read", "create_snapshot", "read", "set_metadata"]
+"""Look; the intent; look again; the call; see what came of it; record it."""
+
+MERGE = ["read", "definitions", "referrers", "set_metadata", "read", "commit"]
+"""Look; who else uses the images, by definition and by header; the intent; look again; the call."""
+
+PIVOT = ["read", "pivot"]
+END = ["read", "set_metadata", "definitions", "referrers", "remove_image", "set_metadata"]
+"""See what came of it; record it; who else uses the image; remove it; record that."""
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    await world.stop()
+
+
+def calls(host: SimulatedHost) -> list[str]:
+    """The calls so far, those of the supervision left out; forgets them."""
+    found = [call.name for call in host.faults.calls if call.name not in {"domains", "facts"}]
+    host.faults.forget()
+    return found
+
+
+async def test_a_take_reads_as_often_as_something_has_changed(world: World) -> None:
+    host = world.host()
+    world.policy()
+    host.add_domain("web-1", {"vda": base_image("web-1")})
+    await world.start()
+    await world.settled()
+    calls(host)
+    world.snapshot("before")
+    await world.ready("before")
+    await world.settled()
+    found = calls(host)
+    assert found[: len(TAKE)] == TAKE
+    assert found[len(TAKE) :] in ([], ["read"]), (
+        "the echo of a status may come before the answer to its write"
+    )
+
+
+async def test_a_merge_reads_as_often_as_something_has_changed(world: World) -> None:
+    host = world.host()
+    world.policy(merge={"direction": "Commit"})
+    host.add_domain("web-1", {"vda": base_image("web-1")})
+    await world.start()
+    world.snapshot("before")
+    await world.ready("before")
+    await world.settled()
+    calls(host)
+    world.delete("before")
+    await world.gone("before")
+    await world.settled()
+    found = calls(host)
+    looks = found[len(MERGE) : -len(PIVOT + END)]
+    assert found[: len(MERGE)] == MERGE
+    assert found[-len(PIVOT + END) :] == PIVOT + END
+    assert set(looks) <= {"read"}
+    assert len(looks) <= 2, "a running job is looked at when it begins and when it is ready"
+
+
+async def test_a_look_at_the_users_sees_what_the_domain_itself_has_named_since() -> None:
+    host = SimulatedHost("host-a", auto=True)
+    uuid = host.add_domain("web-1", {"vda": base_image("web-1")})
+    driver = host.by_hand()
+    observation = await observe(driver, uuid, identities={"cluster-a"})
+    assert (await with_usage(driver, observation)).in_use_elsewhere == {}
+    definition = parse_domain((await driver.read(uuid)).live_xml or "")
+    by_hand = base_image("web-1").beside("by-hand.qcow2")
+    await driver.create_snapshot(uuid, snapshot_xml(definition, {"vda": Layer(by_hand, "qcow2")}))
+    assert (await with_usage(driver, observation)).in_use_elsewhere == {by_hand.key: "disk vda of web-1"}
