@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from fnmatch import fnmatchcase
 
 from controller.chain.journal import Owner
 from controller.chain.source import Source
@@ -46,7 +45,7 @@ class Policy:
 
     def protects(self, source: Source) -> str | None:
         """The pattern that protects this image, or None."""
-        return next((pattern for pattern in self.protected if fnmatchcase(source.uri, pattern)), None)
+        return next((pattern for pattern in self.protected if _matches(pattern, source.uri)), None)
 
     @staticmethod
     def strictest(policies: Iterable[Policy]) -> Policy:
@@ -64,6 +63,23 @@ class Policy:
             max_layers=min(policy.max_layers for policy in found),
             protected=tuple(sorted({pattern for policy in found for pattern in policy.protected})),
         )
+
+
+def _matches(pattern: str, text: str) -> bool:
+    """Only ``*`` is special, as in the API's other patterns: any characters, ``/`` included."""
+    first, *rest = pattern.split("*")
+    if not rest:
+        return text == pattern
+    last = rest.pop()
+    if not (text.startswith(first) and text.endswith(last) and len(text) >= len(first) + len(last)):
+        return False
+    at, end = len(first), len(text) - len(last)
+    for part in rest:
+        at = text.find(part, at, end)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
             tuple(by_target.get(target, ())),
             replace(circumstances, merge_slots=slots),
         )
-        found = planner.plan()
+        found = _apart(planner.plan(), disks)
         slots -= isinstance(found.step, StartMerge)
         disks.append(found)
     return Plan(
@@ -90,6 +90,18 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
         steps=_joined(disks, split=circumstances.split_takes),
         standings=standings(observation, by_target, disks),
     )
+
+
+def _apart(found: DiskPlan, others: Sequence[DiskPlan]) -> DiskPlan:
+    """A pull begins alone on its machine: of the merges that could begin now, it or the others wait."""
+    begun = [one.step for one in others if isinstance(one.step, StartMerge)]
+    step = found.step
+    if not isinstance(step, StartMerge) or not begun:
+        return found
+    if all(one.kind is not OperationKind.PULL for one in (step, *begun)):
+        return found
+    text = f"a pull must be alone on its machine; disk {begun[0].target} has a job"
+    return replace(found, step=None, blocked=Blocked(Why.QUEUED, text))
 
 
 def _joined(disks: Sequence[DiskPlan], *, split: bool) -> tuple[Step, ...]:

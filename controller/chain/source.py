@@ -177,6 +177,11 @@ class Source:
         return Source.from_element(self.type, element)
 
     @property
+    def location(self) -> str:
+        """The local path or the image name, spelled normally: ``gv0/x`` also for ``gv0/./x``."""
+        return _normal(self.path or self.name)
+
+    @property
     def leaf(self) -> str:
         """The last path component: the file name, or what stands in its place."""
         return posixpath.basename(_normal(self.path or self.name)) or self.key

@@ -57,8 +57,8 @@ def _released(point: Point, known: dict[tuple[str, str], Want]) -> Point:
     retaining = [owner for owner in leaving if not known[owner.namespace, owner.name].merge]
     if staying:
         return replace(point, owners=tuple(staying))
-    if retaining and len(retaining) < len(point.owners):
-        return replace(point, owners=tuple(owner for owner in point.owners if owner not in retaining))
+    if retaining:  # one who wants the layer to stay is enough for it to stay
+        return replace(point, owners=tuple(retaining))
     return point
 
 

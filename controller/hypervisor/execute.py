@@ -210,7 +210,7 @@ class Executor:
         """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""
         if operation.kind is OperationKind.PULL:
             return
-        own = {layer.source.path or layer.source.name for layer in (operation.kept, *operation.merged)}
+        own = {layer.source.location for layer in (operation.kept, *operation.merged)}
         own |= {path for disk in self._observation.disks.values() for path in _paths(disk.chain)}
         others = set(await self._driver.referrers(operation.kept.source)) - own
         if others:
@@ -283,4 +283,4 @@ def _live(disk: Disk, layer: Layer) -> Layer:
 
 
 def _paths(chain: Disk | None) -> set[str]:
-    return {layer.source.path or layer.source.name for layer in chain.layers} if chain else set()
+    return {layer.source.location for layer in chain.layers} if chain else set()

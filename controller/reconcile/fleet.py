@@ -127,6 +127,8 @@ async def report_hypervisor(
 ) -> Raw | None:
     """Write the status of a Hypervisor object unless it has an equal one; returns the new object."""
     raw, hypervisor = known
+    if host is not None and not host.status.tried and hypervisor.status.conditions:
+        return None  # this process has just begun to ask: what the last one found holds until the answer
     status = hypervisor_status(hypervisor, host, fault, now).to_api()
     if status == hypervisor.status.to_api():
         return None

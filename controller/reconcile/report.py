@@ -51,8 +51,10 @@ _KINDS = {
 }
 
 _PROGRESS_STEP = 5
-"""Percent. Progress is written in such steps, or after :data:`_PROGRESS_SECONDS`, and no finer."""
+"""Percent. Progress is written in such steps, or once in :data:`_PROGRESS_SECONDS`, and no finer."""
 _PROGRESS_SECONDS = 30
+_LOOK_SECONDS = 5
+"""A job is looked at so often, so one look of each period falls into its first seconds."""
 
 
 def verdict_of(standing: plan.Standing) -> Verdict:
@@ -223,7 +225,7 @@ def _is_news(before: Operation, percent: int, started: datetime, now: datetime) 
     if percent - shown >= _PROGRESS_STEP:
         return True
     elapsed = (now - started).total_seconds()
-    return percent > shown and elapsed % _PROGRESS_SECONDS < 2
+    return percent > shown and elapsed % _PROGRESS_SECONDS < _LOOK_SECONDS
 
 
 def _error(verdict: Verdict, before: SnapshotError | None, now: datetime) -> SnapshotError | None:
