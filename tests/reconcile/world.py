@@ -11,7 +11,7 @@ from typing import Any
 from controller.chain.source import Source
 from controller.hypervisor.simulated import Killed, SimulatedHost
 from controller.kube.events import EventRecorder
-from controller.kube.fake import FakeKube
+from controller.kube.fake import FakeKube, Sink
 from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw, name_of
 from controller.reconcile.engine import Engine, EngineOptions
 from controller.telemetry.metrics import Metrics
@@ -82,7 +82,7 @@ class World:
     """Survives controllers: :meth:`start` and :meth:`crash` as often as you like."""
 
     now: Clock = field(default_factory=Clock)
-    kube: FakeKube = field(init=False)
+    kube: FakeKube = field(default_factory=lambda: FakeKube(defaults=_defaults, now=Clock()))
     hosts: dict[str, SimulatedHost] = field(default_factory=dict)
     engine: Engine | None = None
     recorder: EventRecorder | None = None
@@ -92,9 +92,6 @@ class World:
     make_connector: Callable[[str], Any] | None = None
     """Stands in for the way to the hosts."""
     _unsubscribe: Callable[[], None] | None = None
-
-    def __post_init__(self) -> None:
-        self.kube = FakeKube(defaults=_defaults, now=self.now)
 
     def host(
         self, name: str = "host-a", *, access: list[dict[str, Any]] | None = None, **spec: Any
@@ -149,10 +146,23 @@ class World:
         """kubectl patch of a Hypervisor's spec."""
         self.kube.edit(HYPERVISOR, None, name, lambda raw: raw["spec"].update(spec))
 
+    def label(self, hypervisor: str, **labels: str) -> None:
+        """kubectl label."""
+        self.kube.edit(HYPERVISOR, None, hypervisor, lambda raw: raw["metadata"].update(labels=labels))
+
+    def delete_hypervisor(self, name: str) -> None:
+        """kubectl delete hypervisor."""
+        self.kube.delete(HYPERVISOR, None, name)
+
+    def create_hypervisor(self, name: str, spec: Raw) -> None:
+        """kubectl apply of a Hypervisor."""
+        self.kube.create_object(HYPERVISOR, {"metadata": {"name": name}, "spec": spec})
+
     # The controller ------------------------------------------------------------------------------------
 
-    async def start(self) -> None:
-        """Start a controller; it finds what the last one left."""
+    async def start(self, *, selector: str = "", first: Kind | None = None) -> None:
+        """Start a controller; it finds what the last one left. It handles the Hypervisors with these labels,
+        and hears of the objects of kind ``first`` some time before all others."""
         metrics = Metrics()
         client = self.mortal = Mortal(self.kube, self.written)
         self.recorder = EventRecorder(client, metrics)
@@ -161,12 +171,33 @@ class World:
             client,
             self.recorder,
             metrics,
-            EngineOptions(cluster_id=self.cluster, pulls_last=False, resync_seconds=3600, workers=4),
+            EngineOptions(
+                cluster_id=self.cluster,
+                hypervisor_selector=selector,
+                pulls_last=False,
+                resync_seconds=3600,
+                workers=4,
+            ),
             make_connector=self._connector,
             now=self.now,
         )
         await self.engine.start()
-        self._unsubscribe = self.kube.subscribe(self.engine.on_object)
+        if first is not None:
+            for kind, raw in self.kube._store.everything():
+                if kind == first:
+                    self.engine.on_object(kind, None, raw)
+            await asyncio.sleep(5)
+        self._unsubscribe = self.kube.subscribe(self._selected(self.engine.on_object, selector))
+
+    def _selected(self, sink: Sink, selector: str) -> Sink:
+        """The watch of Hypervisors is limited to the selector, those of the other kinds are not."""
+        wanted = dict(pair.split("=") for pair in selector.split(",") if pair)
+
+        def select(kind: Kind, event: str | None, raw: Raw) -> None:
+            if kind != HYPERVISOR or wanted.items() <= raw["metadata"].get("labels", {}).items():
+                sink(kind, event, raw)
+
+        return select
 
     def _connector(self, uri: str) -> Any:
         if self.make_connector is not None:
