@@ -175,8 +175,9 @@ class Driver(Protocol):
         """All domains, active or not."""
         ...
 
-    async def read(self, uuid: str) -> DomainReading:
-        """Read one domain, the jobs of all its disks included. Raises DomainGone."""
+    async def read(self, uuid: str, *, sizes: bool = True) -> DomainReading:
+        """Read one domain, the jobs of all its disks included; without ``sizes`` it has no stats, which QEMU
+        takes longer to tell than all the rest together. Raises DomainGone."""
         ...
 
     async def definitions(self) -> tuple[str, ...]:

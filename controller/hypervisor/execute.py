@@ -201,7 +201,7 @@ class Executor:
     # The last look -------------------------------------------------------------------------------------
 
     async def _look_again(self) -> DomainDefinition:
-        reading = await self._driver.read(self._uuid)
+        reading = await self._driver.read(self._uuid, sizes=False)
         if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
             raise Stale("the domain stopped running")
         return definition_of(reading)

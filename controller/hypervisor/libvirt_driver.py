@@ -134,10 +134,10 @@ class LibvirtDriver:
     async def domains(self) -> tuple[DomainRef, ...]:
         return await self._ask("the list of domains", reading.list_domains)
 
-    async def read(self, uuid: str) -> DomainReading:
+    async def read(self, uuid: str, *, sizes: bool = True) -> DomainReading:
         return await self._ask(
             f"reading domain {uuid}",
-            lambda connection: reading.read_domain(connection, uuid),
+            lambda connection: reading.read_domain(connection, uuid, sizes=sizes),
             key=uuid,
         )
 

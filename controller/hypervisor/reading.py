@@ -84,7 +84,7 @@ def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
             raise
 
 
-def read_domain(connection: libvirt.virConnect, uuid: str) -> DomainReading:
+def read_domain(connection: libvirt.virConnect, uuid: str, *, sizes: bool) -> DomainReading:
     """Read one domain; see :meth:`controller.hypervisor.driver.Driver.read`. No sizes while a disk is pulled.
 
     Jobs are asked for before the XML: libvirt changes the chain before it forgets the job, so an answer "no
@@ -93,13 +93,13 @@ def read_domain(connection: libvirt.virConnect, uuid: str) -> DomainReading:
     """
     for _ in range(_ATTEMPTS):
         try:
-            return _read_once(connection, uuid)
+            return _read_once(connection, uuid, sizes=sizes)
         except _Moved:
             continue
     raise Busy(f"domain {uuid} keeps starting and stopping while it is read")
 
 
-def _read_once(connection: libvirt.virConnect, uuid: str) -> DomainReading:
+def _read_once(connection: libvirt.virConnect, uuid: str, *, sizes: bool) -> DomainReading:
     domain = connection.lookupByUUIDString(uuid)
     run = domain.ID()
     active = run != -1
@@ -111,7 +111,7 @@ def _read_once(connection: libvirt.virConnect, uuid: str) -> DomainReading:
         disks = _targets(domain.XMLDesc(0))
         job_active = _domain_job(domain)
         jobs = _jobs(domain, disks)
-        if not _pulled(jobs):
+        if sizes and not _pulled(jobs):
             stats = _layer_stats(connection, domain)
     xml = domain.XMLDesc(0)
     persistent = bool(domain.isPersistent())

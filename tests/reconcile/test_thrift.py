@@ -83,5 +83,6 @@ async def test_a_look_at_the_users_sees_what_the_domain_itself_has_named_since()
     assert (await with_usage(driver, observation)).in_use_elsewhere == {}
     definition = parse_domain((await driver.read(uuid)).live_xml or "")
     by_hand = base_image("web-1").beside("by-hand.qcow2")
+    assert by_hand is not None
     await driver.create_snapshot(uuid, snapshot_xml(definition, {"vda": Layer(by_hand, "qcow2")}))
     assert (await with_usage(driver, observation)).in_use_elsewhere == {by_hand.key: "disk vda of web-1"}

@@ -126,7 +126,7 @@ class SimulatedDriver:
         async with self._call("domains", changing=False):
             return self._host.inventory()
 
-    async def read(self, uuid: str) -> DomainReading:
+    async def read(self, uuid: str, *, sizes: bool = True) -> DomainReading:
         """One domain, its jobs included."""
         async with self._call("read", changing=False, uuid=uuid):
             machine = self._host.machine(uuid)
@@ -140,7 +140,7 @@ class SimulatedDriver:
                 persistent=machine.definition is not None,
                 live_xml=pages.live(machine),
                 inactive_xml=pages.inactive(machine),
-                stats=_stats(machine),
+                stats=_stats(machine) if sizes else (),
                 jobs={disk.target: job.info() for disk, job in machine.jobs()},
                 paused_by_io_error=process is not None and process.paused_by_io_error,
                 job_active=process.job_active if process else "",

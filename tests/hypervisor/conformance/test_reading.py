@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from controller.chain.disk import ChainEnd
@@ -32,6 +34,7 @@ async def test_fresh_domain(bench: Workbench) -> None:
     assert (live.layers[0].index, inactive.layers[0].index) == (1, None)
     assert live.mirror is None
     assert [(s.target, s.index, s.capacity) for s in reading.stats] == [("vda", 1, SIZE_BYTES)]
+    assert await bench.driver.read(uuid, sizes=False) == replace(reading, stats=())
     assert await bench.visible(uuid, "vda") == {}
 
 
