@@ -8,9 +8,10 @@ from datetime import datetime
 
 from controller.hypervisor.host import Host
 from controller.kube.events import EventRecorder
+from controller.kube.kinds import Raw
 from controller.kube.port import KubeClient
 from controller.reconcile.ledger import Ledger
-from controller.reconcile.store import Key, Store
+from controller.reconcile.store import Key, Snapshot, Store
 from controller.telemetry.metrics import Metrics
 
 
@@ -34,6 +35,24 @@ class Context:
     """Says that a run of this key is about to read everything: earlier wake-ups need no other run."""
     whole_fleet: bool = True
     """False when other processes handle other hypervisors: what is not here may be there."""
+
+    def learn(self, before: Snapshot, raw: Raw) -> None:
+        """Take in what a request of our own returned of an object.
+
+        It may hold more than we wrote: a deletion, another spec, a finalizer that is gone. The watch's event
+        of that is older than this answer and will count as an echo, so the object is woken here.
+        """
+        key = self.store.put_snapshot(raw)
+        if key is None:
+            return
+        after = self.store.snapshots.get(key)
+        if (
+            after is None
+            or after.parsed.generation != before.parsed.generation
+            or after.parsed.deleting != before.parsed.deleting
+            or (before.parsed.protected and not after.parsed.protected)
+        ):
+            self.wake(key)
 
     def identities(self, hypervisor: str) -> frozenset[str]:
         """Clusters whose journals on this hypervisor count as ours."""

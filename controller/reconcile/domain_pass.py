@@ -190,7 +190,7 @@ class DomainPass:
         if raw is None or uid_of(raw) != owner.uid:
             store.drop_snapshot(snapshot.raw)
             return False
-        store.put_snapshot(raw)
+        self._context.learn(snapshot, raw)
         return not is_deleting(raw)
 
     def _failed(self, step: Step, error: HypervisorError | Refused) -> None:

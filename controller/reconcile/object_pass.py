@@ -115,7 +115,7 @@ class ObjectPasses:
         )
         raw = await self.context.client.remove_finalizer(VOLUME_SNAPSHOT, snapshot.raw)
         if raw is not None:
-            self.context.store.put_snapshot(raw)
+            self.context.learn(snapshot, raw)
 
     def _forget(self, key: ObjectKey, bound: DomainKey | None) -> None:
         self._gone_since.pop(key, None)

@@ -36,7 +36,7 @@ async def write_status(context: Context, snapshot: Snapshot, status: VolumeSnaps
         log.info("object went while its status was written", extra={"object": snapshot.parsed.name})
         context.store.drop_snapshot(snapshot.raw)
         return False
-    context.store.put_snapshot(raw)
+    context.learn(snapshot, raw)
     announce(context, snapshot, status)
     return True
 
@@ -139,7 +139,7 @@ class Reporter:
                 )
         raw = await self._context.client.remove_finalizer(VOLUME_SNAPSHOT, snapshot.raw)
         if raw is not None:
-            self._context.store.put_snapshot(raw)
+            self._context.learn(snapshot, raw)
         if snapshot.parsed.status.creation_time is None:
             return
         kept = "the layer stays in the chain, unmanaged"
@@ -154,7 +154,7 @@ class Reporter:
         except ObjectDeleting:
             return  # its deletion is on the way to us as an event
         if raw is not None:
-            self._context.store.put_snapshot(raw)
+            self._context.learn(snapshot, raw)
 
     async def _misfit(self, misfit: Misfit) -> None:
         deleting = misfit.snapshot.parsed.deleting

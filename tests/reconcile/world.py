@@ -89,6 +89,8 @@ class World:
     cluster: str = "cluster-a"
     mortal: Mortal | None = None
     written: list[StatusWrite] = field(default_factory=list)
+    watch_lag: float = 0.0
+    """Seconds by which watch events come later than the answers to writes."""
     make_connector: Callable[[str], Any] | None = None
     """Stands in for the way to the hosts."""
     _unsubscribe: Callable[[], None] | None = None
@@ -195,9 +197,15 @@ class World:
 
         def select(kind: Kind, event: str | None, raw: Raw) -> None:
             if kind != HYPERVISOR or wanted.items() <= raw["metadata"].get("labels", {}).items():
-                sink(kind, event, raw)
+                self._deliver(sink, kind, event, raw)
 
         return select
+
+    def _deliver(self, sink: Sink, kind: Kind, event: str | None, raw: Raw) -> None:
+        if self.watch_lag:
+            asyncio.get_running_loop().call_later(self.watch_lag, sink, kind, event, raw)
+        else:
+            sink(kind, event, raw)
 
     def _connector(self, uri: str) -> Any:
         if self.make_connector is not None:
