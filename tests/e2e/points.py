@@ -43,7 +43,7 @@ class Points:
     def delete(self, *names: str, timeout: int = 30) -> None:
         """Delete points; returns when they are merged and gone."""
         for name in names:
-            del self.kept[name]
+            self.kept.pop(name, None)
         self.shop.delete(*names, timeout=timeout)
 
     def holders(self) -> dict[str, Layer]:

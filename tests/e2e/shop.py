@@ -46,7 +46,7 @@ class Shop:
         """Wait until Ready carries this reason; returns its message, after checking that it is not True."""
         self.until(name, '.status.conditions[?(@.type=="Ready")].reason', reason, timeout=timeout)
         ready = self.condition(name, "Ready")
-        assert ready["status"] == "False", ready
+        assert ready["status"] != "True", ready
         return str(ready["message"])
 
     def delete(self, *names: str, timeout: int = 30) -> None:
