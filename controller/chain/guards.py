@@ -199,8 +199,8 @@ def end_guard(case: MergeCase) -> Blocked | None:
         return None
     return Blocked(
         Why.CHAIN_UNKNOWN,
-        f"libvirt does not know what lies below {case.chain.layers[-1].source.uri} of {case.chain.target}, so "
-        f"it cannot be pulled up; let the class merge the other way (merge.direction: Cheapest or Commit)",
+        f"libvirt does not know what lies below {case.chain.layers[-1].source.uri} of {case.chain.target}, "
+        f"so it cannot be pulled up; let the class merge the other way (merge.direction: Cheapest or Commit)",
     )
 
 

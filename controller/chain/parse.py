@@ -80,7 +80,8 @@ def _layers(disk: etree._Element) -> tuple[tuple[Layer, ...], ChainEnd]:
         if len(layers) > _MAX_DEPTH:
             raise ParseError(f"a chain of more than {_MAX_DEPTH} layers")
         element = element.find("backingStore")
-    return tuple(layers), ChainEnd.UNKNOWN
+    # libvirt does not look below images on the network; but a raw image has no header to name one below it.
+    return tuple(layers), ChainEnd.KNOWN if layers[-1].format == "raw" else ChainEnd.UNKNOWN
 
 
 def _layer(element: etree._Element) -> Layer | None:

@@ -79,13 +79,13 @@ def test_the_chain_of_a_mirror_is_not_the_chain_of_the_disk() -> None:
     assert disk_of("mirror-ready").keys == ("file:/images/web-2.s1.qcow2", "file:/images/web-2.qcow2")
 
 
-def test_an_inactive_chain_has_no_indexes_and_no_end() -> None:
+def test_an_inactive_chain_has_no_indexes_and_ends_with_a_raw_image() -> None:
     disk = disk_of("inactive-explicit")
     assert [(layer.key, layer.index) for layer in disk.layers] == [
         ("file:/images/web-1.vda.varve-a.qcow2", None),
         ("file:/images/web-1.raw", None),
     ]
-    assert disk.end is ChainEnd.UNKNOWN
+    assert disk.end is ChainEnd.KNOWN, "a raw image has no header that could name one below it"
 
 
 def test_an_inactive_disk_without_a_chain_and_without_a_device() -> None:
