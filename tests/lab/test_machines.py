@@ -5,6 +5,7 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from lab.bare import commit_active, pull, take
 from lab.deadline import wait_until
 from lab.errors import LabError
 from lab.hosts.host import Host
@@ -14,7 +15,6 @@ from lab.machines.machine import Machine
 from lab.pytest_plugin import MachineFactory
 from lab.reader import Reader
 from lab.storage.image import ImageSource
-from lab.bare import commit_active, pull, take
 
 pytestmark = pytest.mark.real
 
