@@ -10,13 +10,21 @@ from typing import Any
 from lab.controller import Controller
 from lab.hosts.host import Host
 from lab.lab import Lab
+from lab.machines.disk import Disk
 from lab.machines.machine import Machine
+from lab.machines.writer import WriterOptions
 from lab.pytest_plugin import MachineFactory
 from tests.e2e.points import Points
 from tests.e2e.shop import Shop
 
 AT_ONCE = {"settleSeconds": 0}
 """How the tests merge unless they say otherwise: nothing waits for company."""
+
+SMALL = WriterOptions(window_sectors=1024)
+"""A small window: the guest goes round while a test runs, so points overlap, and a machine that is started
+again finds where it was in no time."""
+QUICK = WriterOptions(window_sectors=2048, burst=32)
+"""Writes some 600 sectors per second, for layers that take a while to merge at the rate of `gentle`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,10 @@ class Stage:
         """Host a, which Hypervisor host-a means."""
         return self.lab.host("a")
 
+    def machine(self, *disks: Disk | str, **options: Any) -> Machine:
+        """A machine; its writer is SMALL unless the options say otherwise. Arguments as of MachineFactory."""
+        return self.machines(*disks, **{"writer": SMALL, **options})
+
     def points(self, machine: Machine, disk: str = "vda") -> Points:
         """The points of a machine's disk."""
         return Points(self.shop, self.lab.reader, machine, disk)
@@ -54,6 +66,12 @@ def overlays_in_chain(machine: Machine) -> set[str]:
     """Names of the overlays that the controller made, of those in the chain of vda."""
     leaves = (layer.source.name.rsplit("/", 1)[-1] for layer in machine.chain())
     return {leaf for leaf in leaves if ".varve-" in leaf}
+
+
+def gentle(name: str = "gentle", *, direction: str = "Cheapest") -> str:
+    """A class whose merges take some seconds, so that something can happen meanwhile."""
+    merge = {**AT_ONCE, "direction": direction, "bandwidthBytesPerSecond": 131072}
+    return other_class(name, merge=merge)
 
 
 def other_class(name: str, **spec: Any) -> str:

@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
 
 def test_libvirtd_stops_and_comes_back(stage: Stage, other_host: Host) -> None:
-    machine = stage.machines(name="away-1", host=other_host)
+    machine = stage.machine(name="away-1", host=other_host)
     points, shop = stage.points(machine), stage.shop
     points.take("before-the-stop")
     other_host.stop()
@@ -31,8 +31,8 @@ def test_libvirtd_stops_and_comes_back(stage: Stage, other_host: Host) -> None:
 
 
 def test_libvirtd_hangs_and_goes_on(stage: Stage, other_host: Host) -> None:
-    machine = stage.machines(name="hang-1", host=other_host)
-    near = stage.machines()
+    machine = stage.machine(name="hang-1", host=other_host)
+    near = stage.machine()
     points, shop = stage.points(machine), stage.shop
     points.take("before-the-hang")
     other_host.pause()

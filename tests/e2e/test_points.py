@@ -38,7 +38,7 @@ def test_three_points_then_the_middle_the_newest_and_the_oldest_go(
     stage: Stage, kind: str, image_format: str, direction: str
 ) -> None:
     name = f"{kind}-{image_format}"
-    machine = stage.machines(stage.lab.disk(kind, name, image_format=image_format), name=name)
+    machine = stage.machine(stage.lab.disk(kind, name, image_format=image_format), name=name)
     spec = policy_of(stage, kind, image_format, direction)
     points = stage.points(machine)
     base = machine.chain()[0].source

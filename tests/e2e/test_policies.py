@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
 
 def test_retain_leaves_the_layer_and_forgets_it(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     points, shop = stage.points(machine), stage.shop
     points.take("kept-by-retain", deletionPolicy="Retain")
     points.take("above-it")
@@ -32,7 +32,7 @@ def test_retain_leaves_the_layer_and_forgets_it(stage: Stage) -> None:
 
 
 def test_suspend_leaves_everything_alone_until_it_is_lifted(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     points, shop = stage.points(machine), stage.shop
     lift = ("--type=merge", '-p={"spec":{"suspend":false}}')
 
@@ -57,7 +57,7 @@ def test_suspend_leaves_everything_alone_until_it_is_lifted(stage: Stage) -> Non
 
 
 def test_two_objects_applied_at_once_both_become_ready(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     points, shop = stage.points(machine), stage.shop
     machine.wait_writing()
     shop.apply(snapshot("twin-1", machine.name), snapshot("twin-2", machine.name))
@@ -77,7 +77,7 @@ def test_two_objects_applied_at_once_both_become_ready(stage: Stage) -> None:
 
 
 def test_several_deleted_in_one_command_cost_one_job_and_spare_the_rest(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     points, shop = stage.points(machine), stage.shop
     shop.apply(other_class("settling", merge={"settleSeconds": 1}))
     for name in ("run-1", "run-2", "run-3", "run-4"):
@@ -92,7 +92,7 @@ def test_several_deleted_in_one_command_cost_one_job_and_spare_the_rest(stage: S
 
 
 def test_only_the_wanted_disk_of_a_machine_gets_a_layer(stage: Stage) -> None:
-    machine = stage.machines("file", "file", "gluster")
+    machine = stage.machine("file", "file", "gluster")
     first, second = stage.points(machine, "vda"), stage.points(machine, "vdb")
     second.take("only-vdb")
     assert [len(machine.chain(disk)) for disk in machine.disks] == [1, 2, 1]
@@ -106,7 +106,7 @@ def test_only_the_wanted_disk_of_a_machine_gets_a_layer(stage: Stage) -> None:
 
 
 def test_by_uuid_and_a_spec_that_may_not_change(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     shop = stage.shop
     document = json.loads(snapshot("by-uuid", machine.name))
     document["spec"]["source"] = {"domainUUID": machine.uuid, "disk": "vda", "hypervisor": "host-a"}

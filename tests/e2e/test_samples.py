@@ -43,7 +43,7 @@ def table(text: str) -> list[list[str]]:
 def test_the_samples_work_unchanged(sample_stage: Stage) -> None:
     shop, lab = sample_stage.shop, sample_stage.lab
     disk = lab.disk("file", "web-1", size=20 << 30)
-    machine = sample_stage.machines(disk, name="web-1")
+    machine = sample_stage.machine(disk, name="web-1")
     machine.wait_writing()
 
     for name in ("00-hypervisor", "01-class", "10-snapshot"):

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
 
 def test_a_shut_off_machine_is_waited_for(stage: Stage) -> None:
-    machine = stage.machines(start=False)
+    machine = stage.machine(start=False)
     shop = stage.shop
     shop.snapshot("after-start", machine.name)
     assert "start it" in shop.waits_for("after-start", "WaitingForDomain")
@@ -35,13 +35,13 @@ def test_a_domain_that_is_defined_later(stage: Stage) -> None:
     shop = stage.shop
     shop.snapshot("of-the-future", "later-1")
     assert "later-1" in shop.waits_for("of-the-future", "DomainNotFound")
-    machine = stage.machines(name="later-1")
+    machine = stage.machine(name="later-1")
     shop.ready("of-the-future")
     assert len(machine.chain()) == 2
 
 
 def test_access_denied_then_granted_then_taken_away(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     points, shop = stage.points(machine), stage.shop
     uri = stage.host.uri
     shop.apply(hypervisor("host-a", uri, [{"namespaces": ["elsewhere"], "domains": ["*"]}]))
@@ -64,7 +64,7 @@ def test_access_denied_then_granted_then_taken_away(stage: Stage) -> None:
 
 
 def test_a_class_that_is_made_later(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     shop = stage.shop
     shop.snapshot("classless", machine.name, volumeSnapshotClassName="made-later")
     assert "made-later" in shop.waits_for("classless", "ClassNotFound")
@@ -75,7 +75,7 @@ def test_a_class_that_is_made_later(stage: Stage) -> None:
 
 
 def test_a_disk_that_does_not_exist(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     stage.shop.snapshot("no-disk", machine.name, disk="vdz")
     assert "virsh domblklist" in stage.shop.waits_for("no-disk", "DiskNotFound")
     stage.shop.delete("no-disk")
@@ -83,7 +83,7 @@ def test_a_disk_that_does_not_exist(stage: Stage) -> None:
 
 
 def test_a_disk_without_a_beside_needs_a_place(stage: Stage) -> None:
-    machine = stage.machines("nbd")
+    machine = stage.machine("nbd")
     points, shop = stage.points(machine), stage.shop
     shop.snapshot("placeless", machine.name)
     message = shop.waits_for("placeless", "OverlayRequired")
@@ -100,7 +100,7 @@ def test_a_disk_without_a_beside_needs_a_place(stage: Stage) -> None:
 
 
 def test_a_pull_from_an_end_that_is_not_known_waits_for_another_direction(stage: Stage) -> None:
-    machine = stage.machines("nbd")
+    machine = stage.machine("nbd")
     points, shop = stage.points(machine), stage.shop
     merge = {**AT_ONCE, "direction": "Pull"}
     place = {"directory": str(stage.scratch)}
@@ -116,8 +116,8 @@ def test_a_pull_from_an_end_that_is_not_known_waits_for_another_direction(stage:
 
 
 def test_a_name_on_two_hypervisors(stage: Stage, other_host: Host) -> None:
-    one = stage.machines(name="twice-1")
-    two = stage.machines(name="twice-1", host=other_host)
+    one = stage.machine(name="twice-1")
+    two = stage.machine(name="twice-1", host=other_host)
     shop = stage.shop
     shop.snapshot("which", "twice-1")
     message = shop.waits_for("which", "DomainAmbiguous")
@@ -131,7 +131,7 @@ def test_a_name_on_two_hypervisors(stage: Stage, other_host: Host) -> None:
 
 
 def test_a_machine_that_was_started_anew_has_other_indexes(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     points = stage.points(machine)
     for name in ("before-1", "before-2", "before-3"):
         points.take(name)
@@ -150,7 +150,7 @@ def test_a_machine_that_was_started_anew_has_other_indexes(stage: Stage) -> None
 
 
 def test_a_transient_domain(stage: Stage) -> None:
-    machine = stage.machines()
+    machine = stage.machine()
     machine.domain.undefine()
     assert not machine.domain.isPersistent()
     points = stage.points(machine)
@@ -164,7 +164,7 @@ def test_a_transient_domain(stage: Stage) -> None:
 
 def test_deleting_an_object_whose_domain_is_gone_takes_a_minute(stage: Stage) -> None:
     """The slow one: the 60 s are a promise, and not for configuration."""
-    machine = stage.machines()
+    machine = stage.machine()
     points, shop = stage.points(machine), stage.shop
     points.take("orphan")
     images = stage.overlays(machine)

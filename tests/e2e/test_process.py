@@ -1,0 +1,127 @@
+"""The controller as a process: idle, told to end, replaced by another."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from lab.controller import Controller
+from lab.deadline import wait_until
+from tests.e2e import launcher
+from tests.e2e.stage import QUICK, Stage, gentle
+
+pytestmark = [pytest.mark.real, pytest.mark.cluster]
+
+PASSES = 20
+"""So many passes with nothing to do are looked at."""
+
+
+@pytest.fixture
+def stopped(stage: Stage) -> Stage:
+    """A stage whose controller was told to end."""
+    assert stage.controller.stop() == 0
+    return stage
+
+
+@pytest.fixture
+def counted(stopped: Stage) -> Iterator[Controller]:
+    """A controller that looks at everything each second and whose changing calls are counted."""
+    calls = stopped.scratch / "calls"
+    found = Controller(
+        stopped.lab, name="counted", program=launcher.program(calls), arguments=("--resync-seconds=1",)
+    )
+    found.start()
+    yield found
+    if found.running:
+        assert found.stop() == 0
+
+
+def writes(controller: Controller) -> float:
+    """What it wrote to Kubernetes, without the renewals of its Lease."""
+    lines = [line for line in controller.metrics().splitlines() if line.startswith("varve_api_writes_total{")]
+    assert lines, "the metric is gone"
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if 'kind="leases"' not in line)
+
+
+def versions(stage: Stage) -> list[tuple[str, str]]:
+    """Name and resourceVersion of everything that the controller might write to."""
+    items = json.loads(stage.shop.kubectl("get", "volumesnapshots,events.events.k8s.io", "-o", "json"))[
+        "items"
+    ]
+    items += json.loads(stage.shop.kubectl("get", "hypervisors", "-o", "json"))["items"]
+    return [(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for one in items]
+
+
+def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Controller) -> None:
+    stage, shop = stopped, stopped.shop
+    machine, off = stage.machine("file", "file"), stage.machine(start=False)
+    calls = stage.scratch / "calls"
+    first, second = stage.points(machine, "vda"), stage.points(machine, "vdb")
+    first.take("idle-1")
+    first.take("idle-2")
+    second.take("idle-3")
+    first.delete("idle-1")
+    shop.snapshot("idle-suspended", machine.name, suspend=True)
+    shop.waits_for("idle-suspended", "Suspended")
+    shop.snapshot("idle-off", off.name)
+    shop.waits_for("idle-off", "WaitingForDomain")
+    shop.snapshot("idle-nowhere", "no-such-domain")
+    shop.waits_for("idle-nowhere", "DomainNotFound")
+    assert {"create_snapshot", "set_metadata", "remove_image"} <= set(calls.read_text().split())
+
+    def settled() -> tuple[float, str, list[tuple[str, str]], str] | None:
+        """What was written and called, once that is the same for a whole period of looking at everything."""
+        passes = counted.metric("varve_reconcile_total")
+        before = (writes(counted), calls.read_text(), versions(stage), machine.domain.XMLDesc(0))
+        wait_until(
+            lambda: counted.metric("varve_reconcile_total") >= passes + PASSES,
+            timeout=30,
+            what="passes",
+            interval=0.1,
+        )
+        after = (writes(counted), calls.read_text(), versions(stage), machine.domain.XMLDesc(0))
+        return after if after == before else None
+
+    first_look = wait_until(settled, timeout=30, what="a period without writes")
+    assert settled() == first_look
+    assert counted.metric("varve_reconcile_total") >= 2 * PASSES
+    first.verify()
+
+
+def test_sigterm_ends_with_0_while_a_merge_runs_and_the_next_goes_on(stage: Stage) -> None:
+    machine = stage.machine(writer=QUICK)
+    points, shop, controller = stage.points(machine), stage.shop, stage.controller
+    shop.apply(gentle())
+    for name in ("term-1", "term-2", "term-3"):
+        points.take(name, rounds=512, volumeSnapshotClassName="gentle")
+    del points.kept["term-2"]
+    shop.begin_delete("term-2")
+    wait_until(lambda: machine.domain.blockJobInfo("vda"), timeout=20, what="the commit runs")
+    assert controller.stop(timeout=28) == 0
+    assert machine.domain.blockJobInfo("vda"), "the job ended too soon for this test to say anything"
+    controller.start()
+    shop.gone("term-2")
+    assert len(machine.chain()) == 3
+    points.verify()
+
+
+def test_a_second_controller_waits_and_takes_over_from_one_that_was_killed(stage: Stage) -> None:
+    machine = stage.machine()
+    points = stage.points(machine)
+    second = Controller(stage.lab, name="second")
+    second.start()  # ready in reserve: a rollout must not wait for it to lead
+    try:
+        points.take("led-by-the-first")
+        assert second.metric("varve_leader") == 0
+        assert stage.controller.metric("varve_leader") == 1
+        stage.controller.kill()
+        wait_until(
+            lambda: second.metric("varve_leader") == 1, timeout=20, what="the second leads", interval=0.1
+        )
+        points.take("led-by-the-second")
+        points.delete("led-by-the-first")
+        points.verify()
+    finally:
+        assert second.stop() == 0
