@@ -268,6 +268,9 @@ class _DiskPlanner:
         if due > self.circumstances.now:
             text = f"waiting {policy.settle_seconds} s for other deletions to share the merge"
             return replace(self._waiting(Blocked(Why.SETTLING, text)), wake_at=due)
+        if self.circumstances.merge_slots <= 0:
+            text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
+            return self._waiting(Blocked(Why.QUEUED, text))
         if self.observation.in_use_elsewhere is None:
             return DiskPlan(facts.target, wants_usage=True)
         return self._cheapest(facts, chain, span, policy, wants)
@@ -283,9 +286,6 @@ class _DiskPlanner:
             if verdict is not None:
                 objection = objection or verdict
                 continue
-            if self.circumstances.merge_slots <= 0:
-                text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
-                return self._waiting(Blocked(Why.QUEUED, text))
             return self._do(self._start(facts, chain, choice, policy))
         return self._waiting(objection)
 

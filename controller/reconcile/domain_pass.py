@@ -123,11 +123,12 @@ class DomainPass:
         metrics.orphan_images.labels(host).set(ledger.orphans(self._key, len(orphans)))
         running = [disk.target for disk in found.plan.disks if disk.running is not None]
         metrics.block_jobs.labels("merge", host).set(ledger.merges_on(host))
-        if ledger.running(self._key, running):
-            for waiting in ledger.queued.pop(self._key.hypervisor, set()):
-                self._context.wake(waiting)
+        ledger.running(self._key, running)
         if any(disk.blocked and disk.blocked.why is Why.QUEUED for disk in found.plan.disks):
-            ledger.queued.setdefault(self._key.hypervisor, set()).add(self._key)
+            ledger.queue(self._key)
+        starting = sum(isinstance(step, StartMerge) for step in found.plan.steps)
+        for waiting in ledger.next_queued(host, self._slots() - starting):
+            self._context.wake(waiting)
 
     # Act -----------------------------------------------------------------------------------------------
 

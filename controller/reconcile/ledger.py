@@ -28,8 +28,8 @@ class Ledger:
     _merges: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
     _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
     _orphans: dict[DomainKey, int] = field(default_factory=dict)
-    queued: dict[str, set[DomainKey]] = field(default_factory=dict)
-    """By hypervisor: domains whose merge waits for another one to end."""
+    _queued: dict[str, dict[DomainKey, None]] = field(default_factory=dict)
+    """By hypervisor: domains whose merge waits for another one to end, the longest wait first."""
 
     # Failures ------------------------------------------------------------------------------------------
 
@@ -127,20 +127,32 @@ class Ledger:
         """When this process began the merge that runs on the disk."""
         return self._merges.get(key, {}).get(target)
 
-    def running(self, key: DomainKey, targets: Iterable[str]) -> bool:
-        """These disks of the domain have a merge now. Returns True when fewer have one than before."""
+    def running(self, key: DomainKey, targets: Iterable[str]) -> None:
+        """These disks of the domain have a merge now."""
         before = self._merges.pop(key, {})
         now = {
             target: before.get(target, datetime.min.replace(tzinfo=self.now().tzinfo)) for target in targets
         }
         if now:
             self._merges[key] = now
-        return len(now) < len(before)
 
     def orphans(self, key: DomainKey, count: int) -> int:
         """Note how many images of this domain were left over; returns how many on its hypervisor."""
         self._orphans[key] = count
         return sum(n for other, n in self._orphans.items() if other.hypervisor == key.hypervisor)
+
+    def queue(self, key: DomainKey) -> None:
+        """A merge of this domain waits for another one to end; it keeps its place if it has one."""
+        self._queued.setdefault(key.hypervisor, {})[key] = None
+
+    def next_queued(self, hypervisor: str, slots: int) -> list[DomainKey]:
+        """Take so many domains out of the queue as merges may begin now. One that is woken and begins none
+        leaves its slot, and the pass that found nothing to begin calls the next one."""
+        waiting = self._queued.get(hypervisor, {})
+        called = list(waiting)[: max(slots, 0)]
+        for key in called:
+            del waiting[key]
+        return called
 
     def merges_on(self, hypervisor: str) -> int:
         """Merges that run on this hypervisor."""
