@@ -65,6 +65,12 @@ class DomainPass:
 
         Raises :class:`HypervisorError` when the domain cannot be read, :class:`KubeError` for the API.
         """
+        try:
+            return await self._rounds()
+        finally:
+            self._context.ledger.answered(self._key)  # or one that cannot be read would keep its slot free
+
+    async def _rounds(self) -> float | None:
         driver = self._context.hosts[self._key.hypervisor].driver
         for _ in range(_MOST_ROUNDS):
             if self._known is None:
@@ -126,6 +132,7 @@ class DomainPass:
         ledger.running(self._key, running)
         if any(disk.blocked and disk.blocked.why is Why.QUEUED for disk in found.plan.disks):
             ledger.queue(self._key)
+        ledger.answered(self._key)
         starting = sum(isinstance(step, StartMerge) for step in found.plan.steps)
         for waiting in ledger.next_queued(host, self._slots() - starting):
             self._context.wake(waiting)

@@ -30,6 +30,8 @@ class Ledger:
     _orphans: dict[DomainKey, int] = field(default_factory=dict)
     _queued: dict[str, dict[DomainKey, None]] = field(default_factory=dict)
     """By hypervisor: domains whose merge waits for another one to end, the longest wait first."""
+    _called: set[DomainKey] = field(default_factory=set)
+    """Domains out of that queue that have not said yet whether they begin."""
 
     # Failures ------------------------------------------------------------------------------------------
 
@@ -111,6 +113,8 @@ class Ledger:
         """The domain is of no interest any more."""
         for table in (self._holds, self._records, self._discards, self._merges, self._orphans):
             table.pop(key, None)
+        self._queued.get(key.hypervisor, {}).pop(key, None)
+        self._called.discard(key)
         self._split.discard(key)
         self._told = {pair for pair in self._told if pair[0] != key}
         for mapping in (self._failures, self._job_errors):
@@ -146,13 +150,19 @@ class Ledger:
         self._queued.setdefault(key.hypervisor, {})[key] = None
 
     def next_queued(self, hypervisor: str, slots: int) -> list[DomainKey]:
-        """Take so many domains out of the queue as merges may begin now. One that is woken and begins none
-        leaves its slot, and the pass that found nothing to begin calls the next one."""
+        """Take so many domains out of the queue as merges may begin now, less those that were called before
+        and have not answered."""
         waiting = self._queued.get(hypervisor, {})
-        called = list(waiting)[: max(slots, 0)]
+        free = slots - sum(key.hypervisor == hypervisor for key in self._called)
+        called = list(waiting)[: max(free, 0)]
         for key in called:
             del waiting[key]
+        self._called.update(called)
         return called
+
+    def answered(self, key: DomainKey) -> None:
+        """The domain, called or not, has looked whether it can begin a merge, or failed to."""
+        self._called.discard(key)
 
     def merges_on(self, hypervisor: str) -> int:
         """Merges that run on this hypervisor."""
