@@ -15,11 +15,13 @@ from lab.machines.disk import MEBIBYTE, Disk
 from lab.reader import Reader
 from lab.root import require_root
 from lab.session import Session
+from lab.storage.access import Access, AccessBook
 from lab.storage.gluster import GlusterServer
+from lab.storage.image import ImageSource
 from lab.storage.nbd import NbdServers
 
-DISK_KINDS = ("file", "gluster", "nbd")
-_QCOW2_TABLES = 4 * MEBIBYTE
+DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix")
+_QCOW2_TABLES = 4 * MEBIBYTE  # what qcow2 needs besides the content, where an image cannot grow
 
 
 def default_directory() -> Path:
@@ -45,6 +47,7 @@ class Lab:
         self._session = session
         self._plane = ControlPlane.attach(session)
         self._hosts = {host.name: host for host in Host.attach_all(session)}
+        self._book = AccessBook(session, self.hosts)
 
     @classmethod
     def attach(cls, directory: Path) -> Lab:
@@ -78,7 +81,9 @@ class Lab:
     def host(self, name: str = "a") -> Host:
         """The hypervisor of this name (a DNS label), made at the first call."""
         if name not in self._hosts:
-            self._hosts[name] = Host.create(self._session, name)
+            host = Host.create(self._session, name)
+            self._book.equip(host)
+            self._hosts[name] = host
         return self._hosts[name]
 
     def hosts(self) -> list[Host]:
@@ -88,30 +93,43 @@ class Lab:
     @cached_property
     def nbd(self) -> NbdServers:
         """NBD exports."""
-        return NbdServers(self._session)
+        return NbdServers(self._session, self._book)
 
     @cached_property
     def gluster(self) -> GlusterServer:
         """The gluster server, started at the first use (3 s)."""
         return GlusterServer.attach(self._session) or GlusterServer.create(self._session)
 
+    def access(self, source: ImageSource) -> Access | None:
+        """What the server of an image asks for, None if it lets everybody in."""
+        return self._book.find(source.protocol, source.host, source.port)
+
     def disk(self, kind: str, name: str, *, size: int = 16 * MEBIBYTE, image_format: str = "qcow2") -> Disk:
         """A fresh disk of `size` bytes of one of DISK_KINDS, its image or export called after `name`."""
+        if kind == "file":
+            return Disk.file(size=size, image_format=image_format)
+        room = size if image_format == "raw" else size + _QCOW2_TABLES
+        suffix = "img" if image_format == "raw" else image_format
+        source = self.place(kind, name, room=room, suffix=suffix)
+        return Disk(source, image_format, size)
+
+    def place(self, kind: str, name: str, *, room: int = 20 * MEBIBYTE, suffix: str = "qcow2") -> ImageSource:
+        """Where a new image (also an overlay) of a network or block kind can be made.
+
+        Where an image cannot be made by its client (an export), it is there and has `room` for so many bytes,
+        all zeros; elsewhere nothing of this name exists yet.
+        """
         match kind:
-            case "file":
-                return Disk.file(size=size, image_format=image_format)
             case "gluster":
-                image = f"{name}.{'img' if image_format == 'raw' else image_format}"
-                return Disk.gluster(self.gluster.volume(), image, size=size, image_format=image_format)
-            case "nbd":
-                room = size if image_format == "raw" else size + _QCOW2_TABLES
-                return Disk.nbd(self.nbd.export(name, room), size=size, image_format=image_format)
+                return self.gluster.volume().source(f"{name}.{suffix}")
+            case "nbd" | "nbd-tls" | "nbd-unix":
+                return self.nbd.export(name, room, tls=kind == "nbd-tls", unix=kind == "nbd-unix").source
         raise LabError(f"unknown kind of disk {kind!r}; there are {', '.join(DISK_KINDS)}")
 
     @cached_property
     def reader(self) -> Reader:
         """Captures points of disks and compares them later."""
-        return Reader(self.directory / "captures")
+        return Reader(self.directory / "captures", self.access)
 
     def close(self) -> None:
         """End everything this lab started and remove its directory."""

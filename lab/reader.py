@@ -5,8 +5,9 @@ taken and compared with what the chain shows later. Two ways lead there:
 
 - `live`: through the QEMU that has the disk open, which exports the layer's node over NBD on a unix socket.
   Sees what the guest sees, also while blocks are in QEMU's caches and while jobs run.
-- otherwise: qemu-img opens the layer and follows the headers, as any other program would. For layers that
-  nobody writes (frozen ones, and any layer of a machine that is shut off).
+- otherwise: qemu-img opens the layer and follows the headers, as any other program would (with credentials,
+  which no header names, where a server asks for them). For layers that nobody writes (frozen ones, and any
+  layer of a machine that is shut off).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import mmap
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,8 @@ from lab.errors import LabError
 from lab.machines.chain import Layer
 from lab.machines.machine import Machine
 from lab.machines.writer import WriterCheck
+from lab.storage.access import Access
+from lab.storage.headers import opening
 from lab.storage.image import ImageSource, run_qemu_tool
 
 _CHUNK = 1 << 20
@@ -60,10 +63,11 @@ class Comparison:
 
 
 class Reader:
-    """Captures into one directory."""
+    """Captures into one directory. `access_of` tells what the server of an image asks for."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, access_of: Callable[[ImageSource], Access | None]) -> None:
         self._directory = directory
+        self._access_of = access_of
         self._live = threading.Lock()  # a QEMU has one NBD server
 
     def capture(
@@ -79,10 +83,16 @@ class Reader:
         path = self._directory / f"{machine.name}-{disk}-{uuid.uuid4().hex[:12]}.raw"
         if live:
             with self._live, _exported(machine, found) as uri:
-                _convert("raw", uri, path)
+                _convert(["-f", "raw", uri], path)
         else:
-            _convert(found.image_format, found.source.uri, path)
+            _convert(self._opening(machine, disk, found), path)
         return Capture(machine, disk, found.source, path, path.stat().st_size, _sha256(path))
+
+    def _opening(self, machine: Machine, disk: str, layer: Layer) -> list[str]:
+        """How qemu-img opens it: by itself, unless libvirt shows a server that asks for credentials."""
+        if any(self._access_of(one.source) for one in machine.chain(disk)):
+            return opening(layer.source, layer.image_format, self._access_of)
+        return layer.source.tool_arguments(layer.image_format)
 
     def verify(
         self, capture: Capture, layer: Layer | ImageSource | None = None, *, live: bool = True
@@ -129,9 +139,9 @@ def _find(machine: Machine, disk: str, layer: Layer | ImageSource | None) -> Lay
     )
 
 
-def _convert(image_format: str, uri: str, path: Path) -> None:
+def _convert(opened: list[str], path: Path) -> None:
     """Copy the content, leaving holes for zeros. -U: the image may be open in a QEMU."""
-    run_qemu_tool("qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", uri, str(path))
+    run_qemu_tool("qemu-img", "convert", "-U", "-O", "raw", *opened, str(path))
 
 
 @contextmanager

@@ -49,26 +49,27 @@ def make_pki(directory: Path) -> Pki:
     pki = Pki(directory)
     authority = directory / "ca.key"
     request = ["req", "-x509", "-newkey", "ec", *_CURVE, "-nodes", "-days", "30"]
-    _openssl(
+    openssl(
         *(*request, "-keyout", str(authority), "-out", str(pki.ca), "-subj", "/CN=varve-lab"),
         *("-addext", "keyUsage=critical,keyCertSign,cRLSign"),
     )
-    _openssl(
+    openssl(
         *(*request, "-keyout", str(pki.server_key), "-out", str(pki.server_certificate)),
         *("-CA", str(pki.ca), "-CAkey", str(authority), "-subj", "/CN=kube-apiserver"),
         *("-addext", "basicConstraints=critical,CA:FALSE", "-addext", "keyUsage=critical,digitalSignature"),
         *("-addext", "extendedKeyUsage=serverAuth", "-addext", "authorityKeyIdentifier=keyid"),
         *("-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:kubernetes.default.svc"),
     )
-    _openssl("genpkey", "-algorithm", "EC", *_CURVE, "-out", str(pki.service_account_key))
-    _openssl(
+    openssl("genpkey", "-algorithm", "EC", *_CURVE, "-out", str(pki.service_account_key))
+    openssl(
         "pkey", "-in", str(pki.service_account_key), "-pubout", "-out", str(pki.service_account_public_key)
     )
     authority.unlink()  # nothing else is ever signed by it
     return pki
 
 
-def _openssl(*arguments: str) -> None:
+def openssl(*arguments: str) -> None:
+    """Run the openssl command. Raises LabError with what it says."""
     answer = subprocess.run(["openssl", *arguments], check=False, capture_output=True, text=True)
     if answer.returncode != 0:
         raise LabError(f"openssl {arguments[0]} failed: {answer.stderr.strip()}")

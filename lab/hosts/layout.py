@@ -27,6 +27,7 @@ stdio_handler = "file"
 cgroup_controllers = []
 namespaces = []
 vnc_listen = "127.0.0.1"
+nbd_tls_x509_cert_dir = "/etc/libvirt/nbd-tls"
 """
 # No authentication: only root gets into the directory of the socket. No mDNS, no TCP.
 _LIBVIRTD_CONF = """\
@@ -60,6 +61,11 @@ class Layout:
         """What it writes to stdout and stderr."""
         return self.directory / "libvirtd.out"
 
+    @property
+    def nbd_certificates(self) -> Path:
+        """Where its QEMUs find a client's certificates for NBD over TLS; empty until an export has TLS."""
+        return self.directory / "etc" / "nbd-tls"
+
     def pid_file(self, domain: str) -> Path:
         """Where libvirt keeps the PID of a domain's QEMU."""
         return self.directory / "run" / "qemu" / f"{domain}.pid"
@@ -76,6 +82,7 @@ class Layout:
         """Make the directories and the configuration; bring the probed capabilities from the cache."""
         for name in _TARGETS:
             (self.directory / name).mkdir(parents=True)
+        self.nbd_certificates.mkdir(mode=0o700)
         (self.directory / "etc" / "qemu.conf").write_text(_QEMU_CONF, encoding="ascii")
         libvirtd = _LIBVIRTD_CONF.format(uuid=uuid.uuid4())
         (self.directory / "etc" / "libvirtd.conf").write_text(libvirtd, encoding="ascii")

@@ -1,4 +1,4 @@
-"""NBD exports, one qemu-nbd each."""
+"""NBD exports, one qemu-nbd each: over TCP, over TCP with TLS, over a unix socket."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from typing import Any
 from lab.errors import LabError
 from lab.ports import free_port
 from lab.session import Session
+from lab.storage.access import Access, AccessBook
 from lab.storage.image import ImageSource
 from lab.storage.server import ServerProcess
+from lab.storage.tls import make_certificates
 
 NOTE = "nbd/"
 _ADDRESS = "127.0.0.1"
@@ -19,41 +21,62 @@ _CLIENTS = 8  # QEMU, qemu-img and the readers of a test at the same time
 
 
 class NbdExport(ServerProcess):
-    """One export: `source` names it for libvirt and qemu-img, `path` is the raw file behind it."""
+    """One export: `source` names it for libvirt and qemu-img, `path` is the raw file behind it.
 
-    def __init__(self, session: Session, name: str, *, port: int, path: Path) -> None:
-        command = [
-            "qemu-nbd",
-            "--format=raw",
-            f"--bind={_ADDRESS}",
-            f"--port={port}",
-            f"--export-name={name}",
-        ]
+    `port` 0: it listens on a unix socket beside the file. `tls`: directory of the server's certificates.
+    """
+
+    def __init__(self, session: Session, source: ImageSource, *, path: Path, tls: Path | None = None) -> None:
+        command = ["qemu-nbd", "--format=raw", f"--export-name={source.name}"]
+        if source.socket:
+            command.append(f"--socket={source.socket}")
+        else:
+            command += [f"--bind={source.host}", f"--port={source.port}"]
+        if tls is not None:
+            identity = f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={tls}"
+            command += ["--object", identity, "--tls-creds=tls"]
         command += [f"--shared={_CLIENTS}", "--persistent", str(path)]
-        log = path.with_suffix(".log")
-        super().__init__(session, f"nbd-{name}", command, log=log, address=_ADDRESS, port=port)
+        super().__init__(
+            session,
+            f"nbd-{source.name}",
+            command,
+            log=path.with_suffix(".log"),
+            address=source.host,
+            port=source.port,
+            unix=Path(source.socket) if source.socket else None,
+        )
         self.path = path
-        self.source = ImageSource("nbd", name, _ADDRESS, port)
+        self.source = source
 
 
 class NbdServers:
     """All NBD exports of a lab."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, book: AccessBook) -> None:
         self._session = session
+        self._book = book
         self._directory = session.directory / "storage" / "nbd"
 
-    def export(self, name: str, size: int) -> NbdExport:
-        """Make a sparse file of `size` bytes and export it. Raises LabError if the name is taken."""
+    def export(self, name: str, size: int, *, tls: bool = False, unix: bool = False) -> NbdExport:
+        """Make a sparse file of `size` bytes and export it. Raises LabError if the name is taken.
+
+        `tls`: only clients with a certificate of the lab are served; the lab's libvirt hosts get one.
+        `unix`: on a unix socket instead of a TCP port (without TLS).
+        """
+        if tls and unix:
+            raise LabError("the lab has no NBD export with TLS on a unix socket")
         path = self._directory / f"{name}.raw"
         if path.exists():
             raise LabError(f"there is an NBD export {name} already")
         self._directory.mkdir(parents=True, exist_ok=True)
         path.touch(0o600)
         os.truncate(path, size)
-        export = NbdExport(self._session, name, port=free_port(_ADDRESS), path=path)
+        port = 0 if unix else free_port(_ADDRESS)
+        export = self._of(name, {"port": port, "path": str(path), "tls": tls})
         export.start()
-        self._session.note(NOTE + name, {"port": export.port, "path": str(path)})
+        if export.source.access is not None:
+            self._book.grant("nbd", _ADDRESS, port, export.source.access)
+        self._session.note(NOTE + name, {"port": port, "path": str(path), "tls": tls})
         return export
 
     def remove(self, export: NbdExport) -> None:
@@ -69,4 +92,13 @@ class NbdServers:
         return [self._of(key.removeprefix(NOTE), note) for key, note in notes.items() if key.startswith(NOTE)]
 
     def _of(self, name: str, note: Mapping[str, Any]) -> NbdExport:
-        return NbdExport(self._session, name, port=note["port"], path=Path(note["path"]))
+        path = Path(note["path"])
+        if not note["port"]:
+            source = ImageSource("nbd", name, socket=str(path.with_suffix(".sock")))
+            return NbdExport(self._session, source, path=path)
+        if not note["tls"]:
+            return NbdExport(self._session, ImageSource("nbd", name, _ADDRESS, note["port"]), path=path)
+        server, client = make_certificates(self._directory / "tls")
+        access = Access(tls=True, tls_directory=str(client))
+        source = ImageSource("nbd", name, _ADDRESS, note["port"], access=access)
+        return NbdExport(self._session, source, path=path, tls=server)

@@ -18,10 +18,18 @@ _END_SECONDS = 10.0
 
 
 class ServerProcess:
-    """One process that listens on `address`:`port`, known to the keeper by `name`."""
+    """One process that listens on `address`:`port` or on a unix socket, known to the keeper by `name`."""
 
     def __init__(
-        self, session: Session, name: str, command: Sequence[str], *, log: Path, address: str, port: int
+        self,
+        session: Session,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        address: str = "",
+        port: int = 0,
+        unix: Path | None = None,
     ) -> None:
         self._session = session
         self._command = list(command)
@@ -29,16 +37,21 @@ class ServerProcess:
         self.name = name
         self.address = address
         self.port = port
+        self.unix = unix
 
     def start(self) -> None:
-        """Start it (again) and wait until it accepts connections."""
+        """Start it (again) and wait until it is ready."""
         self._session.spawn(self.name, self._command, log=self._log)
         wait_until(
-            lambda: accepts(self.address, self.port),
+            self.ready,
             timeout=_READY_SECONDS,
-            what=f"{self.name} on {self.address}:{self.port}",
+            what=f"{self.name} on {self.unix or f'{self.address}:{self.port}'}",
             failed=lambda: self._session.why_gone(self.name, self._log),
         )
+
+    def ready(self) -> bool:
+        """Whether it accepts connections."""
+        return accepts_unix(self.unix) if self.unix else accepts(self.address, self.port)
 
     def kill(self) -> None:
         """SIGKILL; returns when it is gone."""
@@ -85,4 +98,15 @@ def accepts(address: str, port: int) -> bool:
         socket.create_connection((address, port), timeout=1).close()
     except OSError:
         return False
+    return True
+
+
+def accepts_unix(path: Path) -> bool:
+    """Whether a connection to the unix socket `path` is accepted."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
     return True

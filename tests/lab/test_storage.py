@@ -1,0 +1,96 @@
+"""Every storage server serves machines, and what it holds can be captured, verified and found damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from lab.bare import take
+from lab.errors import LabError
+from lab.lab import Lab
+from lab.machines.machine import Machine
+from lab.machines.writer import WriterOptions
+from lab.pytest_plugin import MachineFactory
+from lab.reader import Capture, Reader
+from lab.storage.headers import named_in_header
+from lab.storage.image import ImageSource, run_qemu_tool
+
+pytestmark = pytest.mark.real
+
+KINDS = ("nbd-tls", "nbd-unix")
+SMALL = 2 << 20  # bytes
+WRITER = WriterOptions(base_sector=256, window_sectors=1024)
+
+
+def spoil(source: ImageSource, at: int, point: Capture, scratch: Path) -> None:
+    """Flip one byte of a raw image that nobody writes; QEMU has it open read-only."""
+    flipped = scratch / "flipped"
+    flipped.write_bytes(bytes([point.path.read_bytes()[at] ^ 1]))
+    source.write("raw", at, flipped)
+
+
+def point_below(machine: Machine, overlay: ImageSource, reader: Reader) -> Capture:
+    """Have it write, take an overlay, have it write again: the point, checked both ways."""
+    machine.wait_writing()
+    base = machine.chain()[0].source
+    take(machine, "vda", overlay)
+    assert [layer.source for layer in machine.chain()] == [overlay, base]
+    point = reader.capture(machine, "vda", base)
+    assert point.check_writer().ok
+    machine.wait_writing()
+    assert reader.verify(point).identical
+    assert reader.verify(point, live=False).identical
+    return point
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_point_on_it_is_kept_and_damage_to_it_is_found(
+    kind: str, lab: Lab, machines: MachineFactory, reader: Reader, tmp_path: Path
+) -> None:
+    base = lab.disk(kind, f"{kind}-base", size=SMALL, image_format="raw")
+    machine = machines(base, writer=WRITER)
+    point = point_below(machine, lab.place(kind, f"{kind}-overlay", room=3 * SMALL), reader)
+    assert base.source is not None
+    at = (machine.options.base_sector + 5) * 512 + 17
+    spoil(base.source, at, point, tmp_path)
+    assert [reader.verify(point, live=live).first_difference for live in (True, False)] == [at, at]
+
+    machine.destroy()
+    after = reader.capture(machine, "vda", live=False).check_writer()
+    assert after.max_counter >= point.check_writer().max_counter
+    machine.start()
+    machine.wait_writing()
+
+
+def test_no_client_without_a_certificate_is_served(lab: Lab) -> None:
+    source = lab.place("nbd-tls", "guarded")
+    source.create("qcow2", SMALL)
+    with pytest.raises(LabError, match="TLS"):
+        run_qemu_tool("qemu-img", "info", source.uri)
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [
+        ("/images/a.qcow2", ImageSource("file", "/images/a.qcow2")),
+        ("/dev/loop0", ImageSource("block", "/dev/loop0")),
+        ("nbd://127.0.0.1:10809/a", ImageSource("nbd", "a", "127.0.0.1", 10809)),
+        ("nbd+unix:///a?socket=/run/a.sock", ImageSource("nbd", "a", socket="/run/a.sock")),
+        (
+            "iscsi://127.0.0.1:3260/iqn.2024-01.lab%3At/1",
+            ImageSource("iscsi", "iqn.2024-01.lab:t/1", "127.0.0.1", 3260),
+        ),
+        (
+            'json:{"file":{"driver":"rbd","pool":"p","image":"a","server":[{"host":"127.0.0.1","port":"6789"}]}}',
+            ImageSource("rbd", "p/a", "127.0.0.1", 6789),
+        ),
+        (
+            'json:{"driver":"nbd","export":"a","server":{"type":"unix","path":"/run/a.sock"}}',
+            ImageSource("nbd", "a", socket="/run/a.sock"),
+        ),
+        ("a.qcow2", ImageSource("gluster", "gv0/dir/a.qcow2", "127.1.2.3", 24007)),
+    ],
+)
+def test_what_a_header_names(name: str, source: ImageSource) -> None:
+    parent = ImageSource("gluster", "gv0/dir/b.qcow2", "127.1.2.3", 24007)
+    assert named_in_header(name, parent) == source
+    assert ImageSource.from_xml(source.to_xml()) == source
