@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -97,6 +97,8 @@ class LibvirtDriver:
         self._aliases: dict[tuple[str, str], str] = {}
         self._resolving: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._directories: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._listings: dict[str, asyncio.Task[Mapping[str, str]]] = {}
+        """Listings that have not begun, by directory."""
 
     @classmethod
     async def open(
@@ -152,10 +154,24 @@ class LibvirtDriver:
         place = storage.directory_of(source)
         if place is None:
             return ()
+        return storage.referrers(await self._backings(place), place, source)
+
+    async def _backings(self, place: storage.Directory) -> Mapping[str, str]:
+        """What the headers in ``place`` name, by a listing that begins after this call: all who wait for one
+        share it. Its time grows with the number of images, and many merges end in one directory at once."""
+        listing = self._listings.get(place.key)
+        if listing is None:
+            listing = self._listings[place.key] = self._loop.create_task(self._list(place))
+            # A failure when all who waited were cancelled has no reader: mark it as seen.
+            listing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        return await asyncio.shield(listing)
+
+    async def _list(self, place: storage.Directory) -> Mapping[str, str]:
         async with self._directories[place.key]:
+            del self._listings[place.key]  # it begins: whoever asks from now on needs the next one
             return await self._ask(
                 f"listing {place.key}",
-                lambda connection: storage.referrers(connection, place, source),
+                lambda connection: storage.backings(connection, place),
                 key=place.key,
                 deadline=self._timing.change,
             )

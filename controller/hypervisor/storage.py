@@ -13,7 +13,7 @@ from __future__ import annotations
 import contextlib
 import posixpath
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import libvirt
@@ -110,22 +110,27 @@ def remove(connection: libvirt.virConnect, place: Directory, source: Source) -> 
         return Removal.REMOVED
 
 
-def referrers(connection: libvirt.virConnect, place: Directory, source: Source) -> tuple[str, ...]:
-    """The images in ``place`` whose header names ``source`` as backing image; () when it cannot be listed.
+def backings(connection: libvirt.virConnect, place: Directory) -> dict[str, str]:
+    """By image in ``place``: the backing image that its header names; empty when it cannot be listed.
 
-    Each is named as a ``<source>`` names it: by path, or ``volume/path`` on gluster.
+    Each image is named as a ``<source>`` names it: by path, or ``volume/path`` on gluster.
     """
-    found = []
+    found = {}
     try:
         with _pool(connection, place) as pool:
             for volume in pool.listAllVolumes(0):
                 root = etree.fromstring(volume.XMLDesc(0).encode(), _PARSER)
                 backing = root.findtext("backingStore/path")
-                if backing and _names(backing, place, source):
-                    found.append(place.name_of(volume.name()))
+                if backing:
+                    found[place.name_of(volume.name())] = backing
     except NotRemovable:
-        return ()
-    return tuple(found)
+        return {}
+    return found
+
+
+def referrers(found: Mapping[str, str], place: Directory, source: Source) -> tuple[str, ...]:
+    """Those of the images that :func:`backings` found whose backing image is ``source``."""
+    return tuple(image for image, backing in found.items() if _names(backing, place, source))
 
 
 def look_up(connection: libvirt.virConnect, name: str) -> Pool:

@@ -11,13 +11,14 @@ import pytest
 
 from controller.chain.source import Host as SourceHost
 from controller.chain.source import Source
-from controller.hypervisor import errors
+from controller.hypervisor import errors, storage
 from controller.hypervisor.driver import Driver, Removal
 from controller.hypervisor.storage import OURS
 from lab import Host
 from lab.storage.gluster import GlusterVolume
 from lab.storage.image import run_qemu_tool
 from tests.hypervisor.real import files
+from tests.hypervisor.real.subject import until
 
 pytestmark = pytest.mark.real
 
@@ -75,6 +76,29 @@ async def test_referrers_are_found_by_absolute_and_relative_names(driver: Driver
     assert set(await driver.referrers(Source.file(f"{images}/base"))) == {f"{images}/a", f"{images}/b"}
     assert await driver.referrers(Source.file(f"{images}/b")) == (f"{images}/c",)
     assert await driver.referrers(Source.file(f"{images}/c")) == ()
+
+
+async def test_those_who_wait_for_a_listing_share_one_that_begins_after_they_asked(
+    driver: Driver, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began: list[set[str]] = []
+    real = storage.backings
+
+    def noted(connection: Any, place: storage.Directory) -> dict[str, str]:
+        began.append(files.names(str(images)))
+        return real(connection, place)
+
+    monkeypatch.setattr(storage, "backings", noted)
+    base, b = Source.file(f"{images}/base"), Source.file(f"{images}/b")
+    first = asyncio.ensure_future(driver.referrers(base))
+    await until(lambda: began)
+    late = f"{images}/late"
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", f"{images}/b", "-F", "qcow2", late)
+    found = await asyncio.gather(*(driver.referrers(source) for source in [base, b] * 5))
+    assert [set(one) for one in found] == [{f"{images}/a", f"{images}/b"}, {f"{images}/c", late}] * 5
+    assert set(await first) == {f"{images}/a", f"{images}/b"}
+    assert len(began) == 2
+    assert "late" in began[1]
 
 
 async def test_two_at_once_in_one_directory(driver: Driver, images: Path, host: Host) -> None:
