@@ -95,10 +95,8 @@ class Snapshots:
         self._seen: dict[str, list[Sighting]] = {}
         self._news = threading.Condition()
         self._ended = ""
-        start = cluster.request("GET", snapshot_path())["metadata"]["resourceVersion"]
-        query = f"?watch=1&resourceVersion={start}"
-        # The API server ends a watch after half an hour to an hour; a run is shorter than that.
-        self._socket, self._stream = cluster.stream(snapshot_path() + query, timeout=3600)
+        self._version = cluster.request("GET", snapshot_path())["metadata"]["resourceVersion"]
+        self._open()
         self._thread = threading.Thread(target=self._follow, name="bench-watch", daemon=True)
         self._thread.start()
 
@@ -130,9 +128,10 @@ class Snapshots:
 
     def close(self) -> None:
         """End the watch."""
-        self._ended = "closed"
-        # Closing what another thread reads from waits for that thread; so its read is ended first.
-        socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+        with self._news:
+            self._ended = "closed"
+            # Closing what another thread reads from waits for that thread; so its read is ended first.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
         self._thread.join()
         self._stream.close()
 
@@ -150,22 +149,43 @@ class Snapshots:
         return sighting.at
 
     def _follow(self) -> None:
-        try:
-            while line := self._stream.readline():
-                at = time.monotonic()
-                event = json.loads(line)
-                self._note(at, event["type"], event["object"])
-            ended = "the watch ended"
-        except (OSError, ValueError) as error:  # closed under the reader, or by the server
-            ended = f"the watch ended: {error!r}"
+        problem = ""
+        while not (problem or self._ended):
+            try:
+                problem = self._read()
+                # The API server ends a watch now and then, and when it has taken in a new CRD; it is gone on
+                # with behind the last event.
+                if not (problem or self._ended):
+                    self._open()
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                problem = repr(error)
         with self._news:
-            self._ended = self._ended or ended
+            self._ended = self._ended or f"the watch ended: {problem}"
             self._news.notify_all()
+
+    def _open(self) -> None:
+        path = f"{snapshot_path()}?watch=1&resourceVersion={self._version}"
+        link, stream = self._cluster.stream(path, timeout=3600)
+        with self._news:
+            self._socket, self._stream = link, stream
+            if self._ended:
+                socket.socket.shutdown(link, socket.SHUT_RDWR)
+
+    def _read(self) -> str:
+        """Take events until the watch ends; returns why it cannot go on, empty when it can."""
+        while line := self._stream.readline():
+            at = time.monotonic()
+            event = json.loads(line)
+            if event["type"] == "ERROR":
+                return str(event["object"].get("message"))
+            self._note(at, event["type"], event["object"])
+        return ""
 
     def _note(self, at: float, kind: str, raw: dict[str, Any]) -> None:
         conditions = raw.get("status", {}).get("conditions", ())
         ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
-        sighting = Sighting(at, kind, ready, raw["metadata"]["resourceVersion"])
+        self._version = raw["metadata"]["resourceVersion"]
+        sighting = Sighting(at, kind, ready, self._version)
         with self._news:
             self._seen.setdefault(raw["metadata"]["name"], []).append(sighting)
             self._news.notify_all()
