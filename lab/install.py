@@ -1,6 +1,9 @@
 """Install what the lab needs from Debian's packages. Standard library only: it runs before there is a
 virtualenv.
 
+Some storage servers are big and few people ask for them: their packages are groups of their own, brought when
+the lab is first asked for the server.
+
 `python3 lab/install.py` (or `python -m lab.install`) says what is missing, installs it with apt-get,
 through sudo when the caller is not root. What is there is left alone; with nothing missing it needs no root
 and no network.
@@ -39,17 +42,30 @@ FILES = {
     "usr/include/libvirt/libvirt.h": "libvirt-dev",
     "usr/lib/*/libc.so": "libc6-dev",
 }
+# Group -> command -> package, for what is brought on demand.
+GROUPS = {
+    "iscsi": {"tgtd": "tgt", "tgtadm": "tgt"},
+    "rbd": {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph": "ceph-common", "rbd": "ceph-common"},
+}
+# Services that a package would start at once, on all addresses: the lab starts its own, on loopback.
+_SERVICES = {"tgt": "tgt.service"}
+_LOCK_SECONDS = 300  # another apt-get may be at work
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 # libvirtd looks this user up before it reads its configuration; the package that makes it brings systemd
 # units along.
 _ACCOUNT = "libvirt-qemu"
 
 
-def missing_packages() -> list[str]:
-    """Debian packages that are needed and not there."""
-    commands = {package for name, package in COMMANDS.items() if shutil.which(name, path=_SEARCH) is None}
+def missing_packages(group: str | None = None) -> list[str]:
+    """Debian packages that are needed and not there: those of every lab, or those of one of GROUPS."""
+    if group is not None:
+        return sorted(_missing_commands(GROUPS[group]))
     files = {package for pattern, package in FILES.items() if next(Path("/").glob(pattern), None) is None}
-    return sorted(commands | files | _missing_for_python())
+    return sorted(_missing_commands(COMMANDS) | files | _missing_for_python())
+
+
+def _missing_commands(commands: dict[str, str]) -> set[str]:
+    return {package for name, package in commands.items() if shutil.which(name, path=_SEARCH) is None}
 
 
 def _missing_for_python() -> set[str]:
@@ -80,21 +96,33 @@ def _as_root(*command: str) -> None:
         raise SystemExit(f"lab: failed: {' '.join(words)}")
 
 
-def install() -> None:
-    """Bring everything; nothing is done and nothing said when it is there."""
-    packages = missing_packages()
+def install(group: str | None = None) -> None:
+    """Bring everything that every lab needs, or one of GROUPS.
+
+    Nothing is done and nothing said when it is there. Raises SystemExit with a sentence if it cannot be.
+    """
+    packages = missing_packages(group)
     if packages:
         if shutil.which("apt-get") is None:
             raise SystemExit(f"lab: this is not Debian; install what it packages as: {' '.join(packages)}")
-        print(f"lab: not installed yet: {' '.join(packages)}", file=sys.stderr, flush=True)
-        _as_root("apt-get", "update", "-q")
-        _as_root("apt-get", "install", "-q", "-y", "--no-install-recommends", *packages)
-        still = missing_packages()
+        purpose = f" (for {group})" if group else ""
+        print(f"lab: not installed yet{purpose}: {' '.join(packages)}", file=sys.stderr, flush=True)
+        _bring(packages)
+        still = missing_packages(group)
         if still:
             raise SystemExit(f"lab: apt-get installed them and yet these are missing: {' '.join(still)}")
     if _account_is_missing():
         _as_root("groupadd", "--system", "--force", _ACCOUNT)
         _as_root("useradd", "--system", "--gid", _ACCOUNT, "--shell", "/usr/sbin/nologin", _ACCOUNT)
+
+
+def _bring(packages: list[str]) -> None:
+    apt_get = ["apt-get", "-q", "-o", f"DPkg::Lock::Timeout={_LOCK_SECONDS}"]
+    if Path("/run/systemd/system").is_dir():  # sd_booted(3)
+        for service in (_SERVICES[package] for package in packages if package in _SERVICES):
+            _as_root("systemctl", "mask", service)
+    _as_root(*apt_get, "update")
+    _as_root(*apt_get, "install", "-y", "--no-install-recommends", *packages)
 
 
 if __name__ == "__main__":

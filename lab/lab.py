@@ -11,6 +11,7 @@ from types import TracebackType
 from lab.control.plane import ControlPlane
 from lab.errors import LabError
 from lab.hosts.host import Host
+from lab.install import install
 from lab.machines.disk import MEBIBYTE, Disk
 from lab.reader import Reader
 from lab.root import require_root
@@ -18,9 +19,10 @@ from lab.session import Session
 from lab.storage.access import Access, AccessBook
 from lab.storage.gluster import GlusterServer
 from lab.storage.image import ImageSource
+from lab.storage.iscsi import IscsiServer
 from lab.storage.nbd import NbdServers
 
-DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix")
+DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix", "iscsi", "iscsi-chap")
 _QCOW2_TABLES = 4 * MEBIBYTE  # what qcow2 needs besides the content, where an image cannot grow
 
 
@@ -100,6 +102,21 @@ class Lab:
         """The gluster server, started at the first use (3 s)."""
         return GlusterServer.attach(self._session) or GlusterServer.create(self._session)
 
+    @cached_property
+    def iscsi(self) -> IscsiServer:
+        """The iSCSI target that lets everybody in, started at the first use."""
+        return self._iscsi(chap=False)
+
+    @cached_property
+    def iscsi_chap(self) -> IscsiServer:
+        """The iSCSI target that asks for a password, started at the first use."""
+        return self._iscsi(chap=True)
+
+    def _iscsi(self, *, chap: bool) -> IscsiServer:
+        _need("iscsi")
+        known = IscsiServer.attach(self._session, chap=chap)
+        return known or IscsiServer.create(self._session, self._book, chap=chap)
+
     def access(self, source: ImageSource) -> Access | None:
         """What the server of an image asks for, None if it lets everybody in."""
         return self._book.find(source.protocol, source.host, source.port)
@@ -124,6 +141,10 @@ class Lab:
                 return self.gluster.volume().source(f"{name}.{suffix}")
             case "nbd" | "nbd-tls" | "nbd-unix":
                 return self.nbd.export(name, room, tls=kind == "nbd-tls", unix=kind == "nbd-unix").source
+            case "iscsi":
+                return self.iscsi.lun(room).source
+            case "iscsi-chap":
+                return self.iscsi_chap.lun(room).source
         raise LabError(f"unknown kind of disk {kind!r}; there are {', '.join(DISK_KINDS)}")
 
     @cached_property
@@ -134,3 +155,11 @@ class Lab:
     def close(self) -> None:
         """End everything this lab started and remove its directory."""
         self._session.end()
+
+
+def _need(group: str) -> None:
+    """Have a group of packages. Raises LabError if they cannot be installed here."""
+    try:
+        install(group)
+    except SystemExit as error:
+        raise LabError(str(error)) from None

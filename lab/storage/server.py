@@ -42,6 +42,9 @@ class ServerProcess:
     def start(self) -> None:
         """Start it (again) and wait until it is ready."""
         self._session.spawn(self.name, self._command, log=self._log)
+        self._wait_ready()
+
+    def _wait_ready(self) -> None:
         wait_until(
             self.ready,
             timeout=_READY_SECONDS,

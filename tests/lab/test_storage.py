@@ -16,7 +16,7 @@ from lab.storage.image import ImageSource, run_qemu_tool
 
 pytestmark = pytest.mark.real
 
-KINDS = ("nbd-tls", "nbd-unix")
+KINDS = ("nbd-tls", "nbd-unix", "iscsi", "iscsi-chap")
 SMALL = 2 << 20  # bytes
 WRITER = WriterOptions(base_sector=256, window_sectors=1024)
 
@@ -94,3 +94,25 @@ def test_what_a_header_names(name: str, source: ImageSource) -> None:
     parent = ImageSource("gluster", "gv0/dir/b.qcow2", "127.1.2.3", 24007)
     assert named_in_header(name, parent) == source
     assert ImageSource.from_xml(source.to_xml()) == source
+
+
+def test_an_iscsi_server_is_felt_by_its_guests_and_comes_back(lab: Lab, machines: MachineFactory) -> None:
+    server = lab.iscsi_chap
+    machine = machines(lab.disk("iscsi-chap", "mortal", size=SMALL, image_format="raw"), writer=WRITER)
+    machine.wait_writing()
+    server.pause()
+    assert stands_still(machine)
+    server.resume()
+    machine.wait_writing()
+    for end in (server.kill, server.stop):
+        end()
+        assert not server.ready()
+        server.start()
+        machine.wait_writing()  # libiscsi connects again and repeats what was not answered
+    with pytest.raises(LabError, match="Authentication failure"):
+        run_qemu_tool("qemu-img", "info", machine.chain()[0].source.uri)
+
+
+def stands_still(machine: Machine) -> bool:
+    """Whether the guest writes no more; one report may have been on its way."""
+    return not (machine.alive(timeout=0.5) and machine.alive(timeout=0.5))
