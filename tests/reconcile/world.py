@@ -277,6 +277,7 @@ class World:
 
         ``stalled``: a person is needed; otherwise it is waited for something that may come by itself."""
         await self.until(lambda: self.condition(name)[1] == reason)
+        await self.settled()  # or the echo of this very status would look again, and hide a missing wake-up
         status, _, message = self.condition(name)
         assert status == "False"
         for word in words:
@@ -293,10 +294,15 @@ class World:
         return [event["note"] for event in self.kube.events if event["reason"] == reason]
 
     async def settled(self) -> None:
-        """Wait until nothing has been written for a while."""
+        """Wait until no pass runs or is due, and nothing was called for a while."""
         seen = -1
-        while seen != (seen := self._calls()):  # noqa: ASYNC110 - waits for the absence of events
+        while self._busy() or seen != self._calls():
+            seen = self._calls()
             await asyncio.sleep(0.05)
+
+    def _busy(self) -> bool:
+        queue = self.engine._queue if self.engine is not None else None
+        return queue is not None and bool(len(queue) or queue.since)
 
     def _calls(self) -> int:
         return len(self.kube.calls) + sum(len(host.faults.calls) for host in self.hosts.values())
