@@ -51,6 +51,14 @@ STUCK_SECONDS = 600.0
 _QUEUE = "domains"
 
 
+_JOB_ENDED = {
+    JobStatus.FAILED: "libvirt says that the job failed, and why only in its own log: look whether "
+    "the storage is full",
+    JobStatus.CANCELED: "libvirt says that the job was cancelled",
+}
+"""For people: the event of a failed job carries no reason (libvirt has none in its API)."""
+
+
 @dataclass(frozen=True)
 class EngineOptions:
     """How the engine runs. Times in seconds."""
@@ -188,7 +196,7 @@ class Engine:
             if self._context.store.members(key):
                 self._queue.add(key)
             if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
-                self._context.ledger.job_failed(key, event.target, f"libvirt says: {event.status.value}")
+                self._context.ledger.job_failed(key, event.target, _JOB_ENDED[event.status])
         if isinstance(event, Lifecycle):
             # It may have come from another hypervisor, or gone to one.
             for name in self._fleet.hosts:
