@@ -3,7 +3,8 @@
     python -m tests.e2e.launcher CALLS [before|after METHOD NUMBER] -- FLAGS OF THE CONTROLLER
 
 Every changing call of the libvirt driver is appended to the file CALLS, one method a line. With a kill
-point, the process ends itself with SIGKILL before (or after) the NUMBER-th call of METHOD.
+point, the process ends itself with SIGKILL before the NUMBER-th call of METHOD, or after the NUMBER-th one
+that succeeded.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import functools
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ CHANGING = ("set_metadata", "create_snapshot", "commit", "pull", "pivot", "abort
 
 @dataclass(frozen=True)
 class KillPoint:
-    """`side`: "before" or "after" the `number`-th call (from 1) of `method`."""
+    """`side`: "before" the `number`-th call (from 1) of `method`, or "after" the `number`-th success."""
 
     side: str
     method: str
@@ -45,21 +47,21 @@ def program(calls: Path, kill_point: KillPoint | None = None) -> list[str]:
 
 def watch(calls: Path, kill_point: KillPoint | None) -> None:
     """Wrap the driver's methods. Raises AttributeError when the port has changed."""
-    done = dict.fromkeys(CHANGING, 0)
+    counts: Counter[tuple[str, str]] = Counter()
 
-    def die_at(side: str, method: str) -> None:
-        if kill_point == KillPoint(side, method, done[method]):
+    def reached(side: str, method: str) -> None:
+        counts[side, method] += 1
+        if kill_point == KillPoint(side, method, counts[side, method]):
             os.kill(os.getpid(), signal.SIGKILL)
 
     def wrapped(method: str, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
         async def call(*arguments: Any, **named: Any) -> Any:
-            done[method] += 1
             with calls.open("a", encoding="ascii") as log:
                 log.write(f"{method}\n")
-            die_at("before", method)
+            reached("before", method)
             result = await original(*arguments, **named)
-            die_at("after", method)
+            reached("after", method)
             return result
 
         return call

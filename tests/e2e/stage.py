@@ -68,10 +68,11 @@ def overlays_in_chain(machine: Machine) -> set[str]:
     return {leaf for leaf in leaves if ".varve-" in leaf}
 
 
-def gentle(name: str = "gentle", *, direction: str = "Cheapest") -> str:
-    """A class whose merges take some seconds, so that something can happen meanwhile."""
-    merge = {**AT_ONCE, "direction": direction, "bandwidthBytesPerSecond": 131072}
-    return other_class(name, merge=merge)
+def gentle(*, direction: str = "Cheapest", limit: int = 131072) -> str:
+    """The class `gentle`, whose merges take some seconds, so that something can happen meanwhile. An active
+    commit ends only when the limit (bytes per second; 0: none) is lifted: the guest writes faster."""
+    merge = {**AT_ONCE, "direction": direction, "bandwidthBytesPerSecond": limit}
+    return other_class("gentle", merge=merge)
 
 
 def other_class(name: str, **spec: Any) -> str:
