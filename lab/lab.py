@@ -21,8 +21,9 @@ from lab.storage.gluster import GlusterServer
 from lab.storage.image import ImageSource
 from lab.storage.iscsi import IscsiServer
 from lab.storage.nbd import NbdServers
+from lab.storage.rbd import RbdCluster
 
-DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix", "iscsi", "iscsi-chap")
+DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd")
 _QCOW2_TABLES = 4 * MEBIBYTE  # what qcow2 needs besides the content, where an image cannot grow
 
 
@@ -117,6 +118,12 @@ class Lab:
         known = IscsiServer.attach(self._session, chap=chap)
         return known or IscsiServer.create(self._session, self._book, chap=chap)
 
+    @cached_property
+    def rbd(self) -> RbdCluster:
+        """The Ceph cluster, started at the first use (5 s)."""
+        _need("rbd")
+        return RbdCluster.attach(self._session) or RbdCluster.create(self._session, self._book)
+
     def access(self, source: ImageSource) -> Access | None:
         """What the server of an image asks for, None if it lets everybody in."""
         return self._book.find(source.protocol, source.host, source.port)
@@ -145,6 +152,8 @@ class Lab:
                 return self.iscsi.lun(room).source
             case "iscsi-chap":
                 return self.iscsi_chap.lun(room).source
+            case "rbd":
+                return self.rbd.source(name)
         raise LabError(f"unknown kind of disk {kind!r}; there are {', '.join(DISK_KINDS)}")
 
     @cached_property

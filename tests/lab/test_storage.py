@@ -16,7 +16,7 @@ from lab.storage.image import ImageSource, run_qemu_tool
 
 pytestmark = pytest.mark.real
 
-KINDS = ("nbd-tls", "nbd-unix", "iscsi", "iscsi-chap")
+KINDS = ("nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd")
 SMALL = 2 << 20  # bytes
 WRITER = WriterOptions(base_sector=256, window_sectors=1024)
 
@@ -111,6 +111,23 @@ def test_an_iscsi_server_is_felt_by_its_guests_and_comes_back(lab: Lab, machines
         machine.wait_writing()  # libiscsi connects again and repeats what was not answered
     with pytest.raises(LabError, match="Authentication failure"):
         run_qemu_tool("qemu-img", "info", machine.chain()[0].source.uri)
+
+
+def test_a_ceph_is_felt_by_its_guests_and_comes_back(lab: Lab, machines: MachineFactory) -> None:
+    machine = machines(lab.disk("rbd", "mortal", size=SMALL, image_format="raw"), writer=WRITER)
+    machine.wait_writing()
+    lab.rbd.osd.pause()
+    assert stands_still(machine)
+    lab.rbd.osd.resume()
+    machine.wait_writing()
+    lab.rbd.kill()
+    assert not lab.rbd.monitor.ready()
+    assert not lab.rbd.osd.ready()
+    lab.rbd.start()
+    machine.wait_writing()
+    assert "mortal" in lab.rbd.images()
+    with pytest.raises(LabError, match="error connecting"):
+        run_qemu_tool("qemu-img", "info", machine.chain()[0].source.uri, timeout=20)
 
 
 def stands_still(machine: Machine) -> bool:
