@@ -6,14 +6,11 @@ import asyncio
 
 import pytest
 
-from controller.hypervisor.simulated import DiskDefinition, SimulatedHost
+from controller.hypervisor.simulated import DiskDefinition
 from controller.kube.errors import Unavailable
 from controller.kube.kinds import VOLUME_SNAPSHOT
-from tests.reconcile.world import NAMESPACE, World, base_image
-
-
-def web(host: SimulatedHost, name: str = "web-1") -> str:
-    return host.add_domain(name, {"vda": base_image(name)})
+from tests.reconcile.scenes import web
+from tests.reconcile.world import NAMESPACE, World
 
 
 def look_at_everything(world: World) -> None:

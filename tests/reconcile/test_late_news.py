@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 
-from controller.hypervisor.simulated import SimulatedHost
 from controller.kube.kinds import VOLUME_SNAPSHOT
-from tests.reconcile.world import NAMESPACE, World, base_image
-
-
-def web(host: SimulatedHost, name: str = "web-1") -> str:
-    return host.add_domain(name, {"vda": base_image(name)})
+from tests.reconcile.scenes import web
+from tests.reconcile.world import NAMESPACE, World
 
 
 @pytest.fixture(params=[0.0001, 0.02, 3.0])

@@ -19,32 +19,8 @@ from controller.hypervisor.errors import (
 from controller.hypervisor.simulated import SimulatedHost
 from controller.kube.errors import Conflict, KubeError, Unavailable
 from controller.kube.kinds import VOLUME_SNAPSHOT_CLASS
+from tests.reconcile.scenes import content, with_points
 from tests.reconcile.world import World, base_image
-
-
-def web(host: SimulatedHost, name: str = "web-1") -> str:
-    return host.add_domain(name, {"vda": base_image(name)})
-
-
-async def with_points(world: World, *names: str, **policy: Any) -> tuple[SimulatedHost, str]:
-    host = world.host()
-    world.policy(**policy)
-    uuid = web(host)
-    await world.start()
-    for number, name in enumerate(names, 1):
-        host.guest_write(uuid, "vda", number, number)
-        world.snapshot(name)
-        await world.ready(name)
-    host.guest_write(uuid, "vda", 99, 99)
-    await world.settled()
-    host.faults.forget()
-    world.kube.forget_calls()
-    return host, uuid
-
-
-def point(world: World, host: SimulatedHost, uuid: str, name: str) -> dict[int, int]:
-    return host.point(uuid, "vda", f"file:{world.object(name)['status']['layer']['source']}")
-
 
 Act = Callable[[World], None]
 WAYS: dict[str, tuple[Act, dict[str, Any]]] = {
@@ -70,7 +46,7 @@ async def the_end(world: World, host: SimulatedHost, uuid: str, way: str) -> Non
     contents = {"a": {1: 1}, "b": {1: 1, 2: 2}, "c": {1: 1, 2: 2, 99: 99}}
     kept = {"take": "abc", "commit": "b", "active commit": "a", "pull": "a"}[way]
     for name in kept:
-        assert point(world, host, uuid, name) == contents[name]
+        assert content(world, host, uuid, name) == contents[name]
     assert host.visible(uuid, "vda") == {1: 1, 2: 2, 99: 99}
     assert len(world.chain(host, uuid)) == len(kept) + 1
     assert len(host.storage.images) == len(kept) + 1
@@ -258,7 +234,7 @@ async def test_qemu_is_killed_between_a_pull_and_its_flush(world: World) -> None
     assert world.object("b") is not None
     await world.says("a", "ChainDiverged", stalled=True)
     assert world.object("a")["status"]["readyToUse"], "the pull has not touched the point below it"
-    assert point(world, host, uuid, "a") == {1: 1}
+    assert content(world, host, uuid, "a") == {1: 1}
 
 
 async def test_a_machine_that_stops_in_the_middle_of_a_merge_goes_on_when_it_runs(world: World) -> None:
