@@ -18,12 +18,13 @@ from lab.root import require_root
 from lab.session import Session
 from lab.storage.access import Access, AccessBook
 from lab.storage.gluster import GlusterServer
+from lab.storage.http import HttpServer
 from lab.storage.image import ImageSource
 from lab.storage.iscsi import IscsiServer
 from lab.storage.nbd import NbdServers
 from lab.storage.rbd import RbdCluster
 
-DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd")
+DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd", "http", "https")
 _QCOW2_TABLES = 4 * MEBIBYTE  # what qcow2 needs besides the content, where an image cannot grow
 
 
@@ -124,14 +125,34 @@ class Lab:
         _need("rbd")
         return RbdCluster.attach(self._session) or RbdCluster.create(self._session, self._book)
 
+    @cached_property
+    def http(self) -> HttpServer:
+        """Read-only images over HTTP."""
+        return self._http(tls=False)
+
+    @cached_property
+    def https(self) -> HttpServer:
+        """Read-only images over HTTPS."""
+        return self._http(tls=True)
+
+    def _http(self, *, tls: bool) -> HttpServer:
+        known = HttpServer.attach(self._session, tls=tls)
+        return known or HttpServer.create(self._session, self._book, tls=tls)
+
     def access(self, source: ImageSource) -> Access | None:
         """What the server of an image asks for, None if it lets everybody in."""
         return self._book.find(source.protocol, source.host, source.port)
 
     def disk(self, kind: str, name: str, *, size: int = 16 * MEBIBYTE, image_format: str = "qcow2") -> Disk:
-        """A fresh disk of `size` bytes of one of DISK_KINDS, its image or export called after `name`."""
+        """A fresh disk of `size` bytes of one of DISK_KINDS, its image or export called after `name`.
+
+        For "http" and "https" it is a raw base of that name there and an overlay that is a file.
+        """
         if kind == "file":
             return Disk.file(size=size, image_format=image_format)
+        if kind in {"http", "https"}:
+            server = self.http if kind == "http" else self.https
+            return Disk(None, size=size, backing=(server.base(f"{name}.img", size), "raw"))
         room = size if image_format == "raw" else size + _QCOW2_TABLES
         suffix = "img" if image_format == "raw" else image_format
         source = self.place(kind, name, room=room, suffix=suffix)

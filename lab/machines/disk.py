@@ -25,6 +25,8 @@ class Disk:
     times as fast), and yet no finished write is lost when a QEMU is killed: SeaBIOS leaves the drive in
     write-through mode, so QEMU hands data and image tables to the kernel at each write.
 
+    `backing`: the image below it and that one's format, for a fresh image.
+
     `fresh`: make the image; False: use what is there (it must be a disk of the same machine's writer).
     """
 
@@ -33,6 +35,7 @@ class Disk:
     size: int = _SIZE
     cache: str = "unsafe"
     fresh: bool = True
+    backing: tuple[ImageSource, str] | None = None
 
     @classmethod
     def file(cls, *, size: int = _SIZE, image_format: str = "qcow2", path: Path | None = None) -> Disk:

@@ -101,7 +101,7 @@ class Machine:
             raise LabError(
                 f"a disk of {disk.size} bytes is too small: the writer needs {self.options.end_bytes}"
             )
-        source.create(disk.image_format, disk.size)
+        source.create(disk.image_format, disk.size, disk.backing)
         if position == 0:
             sector = self.directory / "bootsector"
             sector.write_bytes(boot_sector(self.options, magic=self.magic, drives=len(self.disks)))

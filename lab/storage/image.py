@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import tempfile
@@ -147,8 +148,15 @@ class ImageSource:
 
 
 def _creation(image_format: str, size: int, backing: tuple[ImageSource, str] | None, name: str) -> list[str]:
-    below = ["-b", backing[0].uri, "-F", backing[1]] if backing else []
+    below = ["-b", _named_below(backing[0]), "-F", backing[1]] if backing else []
     return ["qemu-img", "create", "-q", "-f", image_format, *below, name, str(size)]
+
+
+def _named_below(source: ImageSource) -> str:
+    """How a header names an image: by URI, unless a client would not get in by that and may be told how."""
+    if source.access is None or source.access.verify:
+        return source.uri
+    return f"json:{json.dumps({'file': blockdev.protocol_node(source)})}"
 
 
 def _dotted(node: Mapping[str, Any], prefix: str = "") -> str:

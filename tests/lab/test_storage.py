@@ -31,10 +31,10 @@ def spoil(source: ImageSource, at: int, point: Capture, scratch: Path) -> None:
 def point_below(machine: Machine, overlay: ImageSource, reader: Reader) -> Capture:
     """Have it write, take an overlay, have it write again: the point, checked both ways."""
     machine.wait_writing()
-    base = machine.chain()[0].source
+    below = [layer.source for layer in machine.chain()]
     take(machine, "vda", overlay)
-    assert [layer.source for layer in machine.chain()] == [overlay, base]
-    point = reader.capture(machine, "vda", base)
+    assert [layer.source for layer in machine.chain()] == [overlay, *below]
+    point = reader.capture(machine, "vda", below[0])
     assert point.check_writer().ok
     machine.wait_writing()
     assert reader.verify(point).identical
@@ -59,6 +59,27 @@ def test_a_point_on_it_is_kept_and_damage_to_it_is_found(
     assert after.max_counter >= point.check_writer().max_counter
     machine.start()
     machine.wait_writing()
+
+
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_a_base_over_http_lies_below_a_file(
+    kind: str, lab: Lab, machines: MachineFactory, reader: Reader
+) -> None:
+    machine = machines(lab.disk(kind, f"{kind}-base", size=SMALL), writer=WRITER)
+    server = lab.http if kind == "http" else lab.https
+    path = server.path(f"{kind}-base.img")
+    assert machine.chain()[1].source == server.source(path.name)
+    point = point_below(machine, ImageSource.file(machine.host.images / f"{machine.name}-2.qcow2"), reader)
+    assert point.path.read_bytes()[-4096:] == path.read_bytes()[-4096:]
+    with path.open("r+b") as file:
+        file.seek(SMALL - 7)
+        flipped = bytes([point.path.read_bytes()[-7] ^ 1])
+        file.write(flipped)
+    assert reader.verify(point, live=False).first_difference == SMALL - 7
+    machine.destroy()
+    machine.start()  # QEMU keeps what it has read of a base that cannot change
+    machine.wait_writing()
+    assert reader.verify(point).first_difference == SMALL - 7
 
 
 def test_no_client_without_a_certificate_is_served(lab: Lab) -> None:
