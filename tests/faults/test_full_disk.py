@@ -18,9 +18,9 @@ pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
 @pytest.fixture(scope="module")
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A file system of 1 MiB. Mounted before the host of the test is made, whose mounts are its own."""
+    """A file system of 8 MiB. Mounted before the host of the test is made, whose mounts are its own."""
     directory = tmp_path_factory.mktemp("small")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(directory)], check=True)
     yield directory
     subprocess.run(["umount", str(directory)], check=True)
 
