@@ -68,7 +68,7 @@ def overlays_in_chain(machine: Machine) -> set[str]:
     return {leaf for leaf in leaves if ".varve-" in leaf}
 
 
-def gentle(*, direction: str = "Cheapest", limit: int = 131072) -> str:
+def gentle(*, direction: str = "Cheapest", limit: int = 65536) -> str:
     """The class `gentle`, whose merges take some seconds, so that something can happen meanwhile. An active
     commit ends only when the limit (bytes per second; 0: none) is lifted: the guest writes faster."""
     merge = {**AT_ONCE, "direction": direction, "bandwidthBytesPerSecond": limit}

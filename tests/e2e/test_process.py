@@ -95,7 +95,7 @@ def test_sigterm_ends_with_0_while_a_merge_runs_and_the_next_goes_on(stage: Stag
     points, shop, controller = stage.points(machine), stage.shop, stage.controller
     shop.apply(gentle())
     for name in ("term-1", "term-2", "term-3"):
-        points.take(name, rounds=512, volumeSnapshotClassName="gentle")
+        points.take(name, rounds=256, volumeSnapshotClassName="gentle")
     del points.kept["term-2"]
     shop.begin_delete("term-2")
     wait_until(lambda: machine.domain.blockJobInfo("vda"), timeout=20, what="the commit runs")

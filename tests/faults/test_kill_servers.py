@@ -21,8 +21,8 @@ def merging(stage: Stage, machine: Machine, unwanted: str, *, direction: str = "
     points = stage.points(machine)
     stage.shop.apply(gentle(direction=direction))
     for name in ("old", "middle", "new"):
-        points.take(name, rounds=512, volumeSnapshotClassName="gentle")
-    machine.wait_writing(rounds=512)
+        points.take(name, rounds=256, volumeSnapshotClassName="gentle")
+    machine.wait_writing(rounds=256)
     del points.kept[unwanted]
     stage.shop.begin_delete(unwanted)
     wait_until(lambda: machine.domain.blockJobInfo("vda"), timeout=20, what="the merge runs")
@@ -74,7 +74,7 @@ def test_qemu_is_killed_right_after_a_pull_was_done(stage: Stage) -> None:
     points = stage.points(machine)
     stage.shop.apply(other_class("pulling", merge={**AT_ONCE, "direction": "Pull"}))
     for name in ("old", "new"):
-        points.take(name, rounds=512, volumeSnapshotClassName="pulling")
+        points.take(name, rounds=256, volumeSnapshotClassName="pulling")
     points.delete("new")
     machine.kill_qemu()
     wait_until(lambda: is_shut_off(machine), timeout=10, what="libvirt sees that QEMU is gone")
