@@ -99,6 +99,8 @@ class Operator:
         self._make_engine = make_engine
         self._metrics = Metrics(options.version)
         self._client = ApiClient(options.credentials, self._metrics)
+        # Connections of its own: behind a thousand writes that wait, a renewal would come too late.
+        self._lease_client = ApiClient(options.credentials, self._metrics)
         self._checks = Checks()
         self._servers = HealthServers(self._metrics, self._checks)
         self._stopping = asyncio.Event()
@@ -118,6 +120,7 @@ class Operator:
             return MISCONFIGURED
         finally:
             await self._servers.stop()
+            await self._lease_client.close()
             await self._client.close()
         return DRAINED
 
@@ -133,7 +136,7 @@ class Operator:
             return
         self._waiting_for = None  # a process in reserve is ready: a rollout must not wait for it to lead
         where = (self._options.lease_namespace, self._options.lease_name)
-        lease = Lease(self._client, *where, own_identity(), is_dead=is_dead)
+        lease = Lease(self._lease_client, *where, own_identity(), is_dead=is_dead)
         try:
             await lease.acquire()
             keeping = asyncio.create_task(lease.keep(), name="lease")

@@ -76,7 +76,8 @@ class Transport:
         timeout: float = 10.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """Credentials are read at the first request, not here. ``timeout`` is in seconds per attempt."""
+        """Credentials are read at the first request, not here. ``timeout`` is in seconds per attempt, from
+        when a connection is free for it: aiohttp would count the wait for one, too."""
         self._credentials = credentials
         self._metrics = metrics
         self._timeout = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 5.0))
@@ -84,6 +85,7 @@ class Transport:
         self._session: _Session | None = None
         self._retired: _Session | None = None
         self._opening = asyncio.Lock()
+        self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def close(self) -> None:
         """End all connections and remove what the credentials left on disk."""
@@ -115,7 +117,8 @@ class Transport:
             answer, problem, wait = None, "", 0.0
             session = await self._open(refused)
             try:
-                answer = await self._attempt(session, method, url, body, content_type)
+                async with self._free:
+                    answer = await self._attempt(session, method, url, body, content_type)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = f"{type(error).__name__}: {error}".rstrip(": ")
             if answer is not None:

@@ -12,7 +12,7 @@ from controller.kube.client import ApiClient
 from controller.kube.credentials import BadCredentials, Credentials
 from controller.kube.errors import Forbidden, Rejected, Unauthorized, Unavailable
 from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT
-from controller.kube.transport import Transport
+from controller.kube.transport import CONNECTIONS, Transport
 from controller.telemetry.metrics import Metrics
 
 from .conftest import FakeClock
@@ -36,6 +36,9 @@ class Server:
             return web.Response()
         if answer == "hang":
             await asyncio.sleep(30)
+        if answer == "late":
+            await asyncio.sleep(0.1)
+            return web.json_response({})
         assert isinstance(answer, web.Response)
         return web.Response(body=answer.body, status=answer.status, headers=answer.headers)
 
@@ -95,6 +98,12 @@ async def test_the_tries_are_bounded_and_further_apart(
     assert len(server.requests) == 4
     assert clock.slept == sorted(clock.slept)
     assert sum(clock.slept) < 4
+
+
+async def test_the_wait_for_a_free_connection_is_no_lateness(transport: Transport, server: Server) -> None:
+    server.answers = ["late"]
+    asked = (transport.request("PATCH", f"/{number}", retry=False) for number in range(8 * CONNECTIONS))
+    assert all(answer.ok for answer in await asyncio.gather(*asked))
 
 
 async def test_one_attempt_is_one_attempt(transport: Transport, server: Server) -> None:
