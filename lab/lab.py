@@ -17,6 +17,7 @@ from lab.reader import Reader
 from lab.root import require_root
 from lab.session import Session
 from lab.storage.access import Access, AccessBook
+from lab.storage.block import BlockDevices
 from lab.storage.gluster import GlusterServer
 from lab.storage.http import HttpServer
 from lab.storage.image import ImageSource
@@ -24,7 +25,19 @@ from lab.storage.iscsi import IscsiServer
 from lab.storage.nbd import NbdServers
 from lab.storage.rbd import RbdCluster
 
-DISK_KINDS = ("file", "gluster", "nbd", "nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd", "http", "https")
+DISK_KINDS = (
+    "file",
+    "gluster",
+    "nbd",
+    "nbd-tls",
+    "nbd-unix",
+    "iscsi",
+    "iscsi-chap",
+    "rbd",
+    "http",
+    "https",
+    "block",
+)
 _QCOW2_TABLES = 4 * MEBIBYTE  # what qcow2 needs besides the content, where an image cannot grow
 
 
@@ -139,6 +152,20 @@ class Lab:
         known = HttpServer.attach(self._session, tls=tls)
         return known or HttpServer.create(self._session, self._book, tls=tls)
 
+    @cached_property
+    def block(self) -> BlockDevices:
+        """Local block devices, where the kernel has loop devices."""
+        return BlockDevices(self._session)
+
+    def why_not(self, kind: str) -> str | None:
+        """Why this machine cannot have disks of this kind, None if it can; installs what they need."""
+        try:
+            if kind in {"iscsi", "iscsi-chap", "rbd"}:
+                _need("rbd" if kind == "rbd" else "iscsi")
+        except LabError as error:
+            return str(error)
+        return self.block.why_not() if kind == "block" else None
+
     def access(self, source: ImageSource) -> Access | None:
         """What the server of an image asks for, None if it lets everybody in."""
         return self._book.find(source.protocol, source.host, source.port)
@@ -175,6 +202,8 @@ class Lab:
                 return self.iscsi_chap.lun(room).source
             case "rbd":
                 return self.rbd.source(name)
+            case "block":
+                return self.block.device(name, room).source
         raise LabError(f"unknown kind of disk {kind!r}; there are {', '.join(DISK_KINDS)}")
 
     @cached_property

@@ -7,6 +7,7 @@ the lab's state, not on command lines.
 from __future__ import annotations
 
 import base64
+import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -73,6 +74,12 @@ class AccessBook:
         for key, note in self._session.state().notes.items():
             if key.startswith(NOTE):
                 _bring(host, key.split("/")[1], Access(**note))
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Make a file that only its owner can read, from the first moment on."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
 
 
 def _bring(host: Host, protocol: str, access: Access) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 import struct
 import time
 from pathlib import Path
+
+from lab.storage.access import write_secret
 
 # What differs from Ceph's defaults: one copy of everything; short waits where the defaults gather the changes
 # of a big cluster; a killed client forgotten soon (its images cannot be removed before); a device that is a
@@ -100,15 +101,10 @@ def write_keyrings(server: Path, client: Path, *, user: str, key: str) -> None:
         _section(name, key if name == f"client.{user}" else new_key(), granted)
         for name, granted in capabilities.items()
     ]
-    _write_private(server, "".join(sections))
-    _write_private(client, _section(f"client.{user}", key, {}))
+    write_secret(server, "".join(sections))
+    write_secret(client, _section(f"client.{user}", key, {}))
 
 
 def _section(name: str, key: str, granted: dict[str, str]) -> str:
     lines = [f"[{name}]", f"key = {key}", *(f'caps {part} = "{text}"' for part, text in granted.items())]
     return "\n".join(lines) + "\n"
-
-
-def _write_private(path: Path, text: str) -> None:
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)

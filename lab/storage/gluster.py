@@ -147,6 +147,10 @@ class GlusterServer(ServerProcess):
             self.start_bricks(volume)
         return volume
 
+    def volumes(self) -> list[GlusterVolume]:
+        """The volumes made so far."""
+        return [GlusterVolume(self, path.name) for path in sorted((self.directory / "bricks").iterdir())]
+
     def start_bricks(self, volume: GlusterVolume) -> None:
         """Start the volume's brick (again) and wait until it serves."""
         self._gluster("volume", "start", volume.name, "force")

@@ -17,7 +17,7 @@ from lab.errors import LabError
 from lab.ports import free_port
 from lab.session import Session
 from lab.storage import ceph_configuration
-from lab.storage.access import Access, AccessBook
+from lab.storage.access import Access, AccessBook, write_secret
 from lab.storage.image import ImageSource
 from lab.storage.server import ServerProcess
 
@@ -112,8 +112,7 @@ class RbdCluster:
         key = ceph_configuration.new_key()
         keyrings = {name: self.directory / f"{name}.keyring" for name in ("server", "client")}
         ceph_configuration.write_keyrings(keyrings["server"], keyrings["client"], user=_USER, key=key)
-        Path(self.access.secret_file).touch(0o600)
-        Path(self.access.secret_file).write_text(key, encoding="ascii")
+        write_secret(Path(self.access.secret_file), key)
         ports = (second_port, self.port, free_port(_ADDRESS))
         for name, keyring in keyrings.items():
             ceph_configuration.write_configuration(

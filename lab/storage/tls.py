@@ -40,4 +40,7 @@ def _make(directory: Path) -> None:
             *("-addext", "subjectAltName=IP:127.0.0.1"),
         )
         (own / "ca-cert.pem").write_bytes(authority.read_bytes())
+    # Without this file QEMU makes parameters of its own each time a server starts, which takes seconds.
+    group = ("-genparam", "-algorithm", "DH", "-pkeyopt", "group:ffdhe2048")
+    openssl("genpkey", *group, "-out", str(directory / "server" / "dh-params.pem"))
     key.unlink()  # nothing else is ever signed by it

@@ -44,6 +44,9 @@ def test_every_tcp_socket_of_the_lab_listens_on_loopback(
     lab: Lab, control_plane: ControlPlane, machines: MachineFactory
 ) -> None:
     machines("file", "gluster", "nbd").wait_writing()
+    servers = [lab.http, lab.https, lab.iscsi, lab.iscsi_chap, lab.rbd.monitor]
+    for kind in ("nbd-tls", "nbd-unix"):
+        lab.place(kind, f"listening-{kind}", room=1 << 20)
     keeper = lab.session.state().keeper
     assert keeper is not None
     open_sockets = listening("/proc/net/tcp") | listening("/proc/net/tcp6")
@@ -54,5 +57,6 @@ def test_every_tcp_socket_of_the_lab_listens_on_loopback(
         if inode in open_sockets
     }
     assert control_plane.server.startswith("https://127.0.0.1:")
+    assert all(server.ready() for server in servers)
     assert len(ours) >= 2  # 127.0.0.1 and gluster's own
     assert all(ipaddress.ip_address(address).is_loopback for address in ours), ours

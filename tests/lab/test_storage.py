@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from lab import process
 from lab.bare import take
+from lab.deadline import wait_until
 from lab.errors import LabError
 from lab.lab import Lab
 from lab.machines.machine import Machine
@@ -16,7 +18,7 @@ from lab.storage.image import ImageSource, run_qemu_tool
 
 pytestmark = pytest.mark.real
 
-KINDS = ("nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd")
+KINDS = ("nbd-tls", "nbd-unix", "iscsi", "iscsi-chap", "rbd", "block")
 SMALL = 2 << 20  # bytes
 WRITER = WriterOptions(base_sector=256, window_sectors=1024)
 
@@ -25,7 +27,12 @@ def spoil(source: ImageSource, at: int, point: Capture, scratch: Path) -> None:
     """Flip one byte of a raw image that nobody writes; QEMU has it open read-only."""
     flipped = scratch / "flipped"
     flipped.write_bytes(bytes([point.path.read_bytes()[at] ^ 1]))
-    source.write("raw", at, flipped)
+    if source.protocol == "block":  # QEMU locks it against writers of its own kind
+        with Path(source.name).open("r+b") as device:
+            device.seek(at)
+            device.write(flipped.read_bytes())
+    else:
+        source.write("raw", at, flipped)
 
 
 def point_below(machine: Machine, overlay: ImageSource, reader: Reader) -> Capture:
@@ -46,6 +53,8 @@ def point_below(machine: Machine, overlay: ImageSource, reader: Reader) -> Captu
 def test_a_point_on_it_is_kept_and_damage_to_it_is_found(
     kind: str, lab: Lab, machines: MachineFactory, reader: Reader, tmp_path: Path
 ) -> None:
+    if reason := lab.why_not(kind):
+        pytest.skip(reason)
     base = lab.disk(kind, f"{kind}-base", size=SMALL, image_format="raw")
     machine = machines(base, writer=WRITER)
     point = point_below(machine, lab.place(kind, f"{kind}-overlay", room=3 * SMALL), reader)
@@ -149,6 +158,47 @@ def test_a_ceph_is_felt_by_its_guests_and_comes_back(lab: Lab, machines: Machine
     assert "mortal" in lab.rbd.images()
     with pytest.raises(LabError, match="error connecting"):
         run_qemu_tool("qemu-img", "info", machine.chain()[0].source.uri, timeout=20)
+
+
+def test_a_block_device_goes_with_its_last_user(lab: Lab) -> None:
+    if reason := lab.why_not("block"):
+        pytest.skip(reason)
+    device = lab.block.device("passing", SMALL)
+    attached = Path("/sys/block") / Path(device.source.name).name / "loop"
+    assert (attached / "backing_file").read_text(encoding="utf-8").strip() == str(device.path)
+    with Path(device.source.name).open("rb"):
+        device.kill()
+        assert attached.exists()
+    wait_until(lambda: not attached.exists(), timeout=10, what="the end of the device")
+
+
+def test_a_second_gluster_volume_takes_the_overlays_of_the_first(
+    lab: Lab, machines: MachineFactory, reader: Reader
+) -> None:
+    machine = machines(lab.disk("gluster", "two-volumes", size=SMALL), writer=WRITER)
+    other = lab.gluster.volume("gv1")
+    point_below(machine, other.source("over.qcow2"), reader)
+    assert other.images() == ["over.qcow2"]
+    assert {"gv0", "gv1"} <= {volume.name for volume in lab.gluster.volumes()}
+
+
+def test_secrets_are_shown_nowhere(lab: Lab, machines: MachineFactory) -> None:
+    machine = machines(
+        *(lab.disk(kind, f"secret-{kind}", size=SMALL) for kind in ("iscsi-chap", "rbd")), writer=WRITER
+    )
+    machine.wait_writing()
+    assert lab.iscsi_chap.access is not None
+    files = [Path(access.secret_file) for access in (lab.iscsi_chap.access, lab.rbd.access)]
+    secrets = [file.read_bytes() for file in files]
+    assert all(len(secret) >= 16 for secret in secrets)
+    assert all(file.stat().st_mode & 0o077 == 0 for file in files)
+    keeper = lab.session.state().keeper
+    assert keeper is not None
+    running = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in process.descendants(keeper.pid)]
+    assert any(machine.name.encode() in line for line in running)
+    shown = [*running, (lab.directory / "lab.json").read_bytes()]
+    shown += [machine.domain.XMLDesc().encode(), machine.host.layout.qemu_log(machine.name).read_bytes()]
+    assert not [text for text in shown for secret in secrets if secret in text]
 
 
 def stands_still(machine: Machine) -> bool:
