@@ -240,9 +240,17 @@ class Engine:
                 await self._relist()
             except KubeError as error:
                 log.warning("objects not listed", extra={"why": str(error)})
-            hypervisors: list[Key] = [HypervisorKey(name) for name in self._fleet.hosts]
-            for key in [*self._context.store.snapshots, *hypervisors]:
-                self._queue.add_after(key, random.uniform(0, self._options.resync_seconds / 2))  # noqa: S311
+            self._spread()
+
+    def _spread(self) -> None:
+        """Put everything into the queue over half a period; the objects of one domain together, because each
+        of them wakes it and one look serves them all."""
+        store, turns = self._context.store, dict[Key, float]()
+        keys: list[Key] = [*store.snapshots, *map(HypervisorKey, self._fleet.hosts)]
+        for key in keys:
+            together = (store.bound(key) if isinstance(key, ObjectKey) else None) or key
+            turn = random.uniform(0, self._options.resync_seconds / 2)  # noqa: S311 - spreading load
+            self._queue.add_after(key, turns.setdefault(together, turn))
 
     async def _relist(self) -> None:
         """Compare with a listing: a deletion in a gap of a watch sends no event, ever."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -96,6 +97,26 @@ async def test_a_merge_that_ends_wakes_the_next_one_and_not_all_that_wait(world:
     await world.until(lambda: {machine.uuid for machine, *_ in host.jobs()} - {ended.uuid})
     looked_at = {call.arguments["uuid"] for call in host.faults.calls if call.name == "read"}
     assert looked_at == {ended.uuid, *(machine.uuid for machine, *_ in host.jobs())}
+
+
+async def test_the_resync_looks_once_or_twice_at_a_domain_however_many_objects_mean_it(world: World) -> None:
+    host = world.host()
+    world.policy()
+    host.add_domain("web-1", {"vda": base_image("web-1")})
+    names = [f"point-{number}" for number in range(30)]
+    for name in names:
+        world.snapshot(name)
+    await world.start()
+    await world.ready(*names)
+    await world.settled()
+    calls(host)
+    world.kube.forget_calls()
+    await asyncio.sleep(
+        3600 * 1.65
+    )  # one period and the half in which its work is spread, and not the next one
+    await world.settled()
+    assert calls(host) in (["read"], ["read", "read"])
+    assert not sum(world.kube.writes.values())
 
 
 async def test_a_look_at_the_users_sees_what_the_domain_itself_has_named_since() -> None:
