@@ -121,20 +121,30 @@ class Controller:
         """Whether the process that was started last still runs."""
         return self._record is not None and is_alive(self._record)
 
-    def wait_ended(self, timeout: float = 30) -> int | None:
+    def wait_ended(self, timeout: float = 30) -> int:
         """Wait until the process ends by itself; returns the exit code (negative: a signal)."""
         if self._record is not None and not wait_gone(self._record, timeout):
             raise LabError(f"the controller did not end within {timeout:g} s ({self.log})")
-        return self._lab.session.exit_code(f"{self._name}-{self._started}")
+        return self._exit_code()
 
     def kill(self) -> None:
         """SIGKILL, and wait until it is gone."""
         self._end(signal.SIGKILL)
 
-    def stop(self, timeout: float = 30) -> int | None:
+    def stop(self, timeout: float = 30) -> int:
         """SIGTERM; returns the exit code."""
         self._end(signal.SIGTERM, timeout)
-        return self._lab.session.exit_code(f"{self._name}-{self._started}")
+        return self._exit_code()
+
+    def _exit_code(self) -> int:
+        """How the process ended, which the keeper knows a moment after its first thread is gone. Raises
+        LabError if it has not."""
+
+        def ended() -> tuple[int] | None:
+            code = self._lab.session.exit_code(f"{self._name}-{self._started}")
+            return None if code is None else (code,)
+
+        return wait_until(ended, timeout=5, what=f"the end of the controller ({self.log})")[0]
 
     def _end(self, number: signal.Signals, timeout: float = 30) -> None:
         if self._record is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,9 +21,16 @@ class Shop:
     plane: ControlPlane
     namespace: str = "shop"
 
-    def kubectl(self, *arguments: str, stdin: str | None = None, check: bool = True) -> str:
-        """Run kubectl in the namespace and return what it printed. Raises LabError when it fails."""
-        return self.plane.kubectl("-n", self.namespace, *arguments, stdin=stdin, check=check).stdout
+    def kubectl(
+        self, *arguments: str, stdin: str | None = None, check: bool = True, timeout: int = 30
+    ) -> str:
+        """Run kubectl in the namespace and return what it printed. Raises LabError when it fails.
+        `timeout`: what kubectl itself was told."""
+        everything = ("-n", self.namespace, *arguments)
+        return self.plane.kubectl(*everything, stdin=stdin, check=check, timeout=timeout + 30).stdout
+
+    def _waiting(self, *arguments: str, timeout: int) -> None:
+        self.kubectl(*arguments, f"--timeout={timeout}s", timeout=timeout)
 
     def apply(self, *documents: str) -> None:
         """Apply JSON or YAML documents in one call."""
@@ -34,13 +42,11 @@ class Shop:
 
     def ready(self, *names: str, timeout: int = 30) -> None:
         """`kubectl wait --for=condition=Ready`."""
-        self.kubectl(
-            "wait", "--for=condition=Ready", *(f"vvs/{name}" for name in names), f"--timeout={timeout}s"
-        )
+        self._waiting("wait", "--for=condition=Ready", *_objects(names), timeout=timeout)
 
     def until(self, name: str, path: str, value: str, *, timeout: int = 30) -> None:
         """`kubectl wait --for=jsonpath`."""
-        self.kubectl("wait", f"--for=jsonpath={{{path}}}={value}", f"vvs/{name}", f"--timeout={timeout}s")
+        self._waiting("wait", f"--for=jsonpath={{{path}}}={value}", f"vvs/{name}", timeout=timeout)
 
     def waits_for(self, name: str, reason: str, *, timeout: int = 30) -> str:
         """Wait until Ready carries this reason; returns its message, after checking that it is not True."""
@@ -51,15 +57,15 @@ class Shop:
 
     def delete(self, *names: str, timeout: int = 30) -> None:
         """`kubectl delete`, which returns when the objects are gone."""
-        self.kubectl("delete", *(f"vvs/{name}" for name in names), f"--timeout={timeout}s")
+        self._waiting("delete", *_objects(names), timeout=timeout)
 
     def begin_delete(self, *names: str) -> None:
         """Ask for the deletion and return at once."""
-        self.kubectl("delete", *(f"vvs/{name}" for name in names), "--wait=false")
+        self.kubectl("delete", *_objects(names), "--wait=false")
 
     def gone(self, *names: str, timeout: int = 30) -> None:
         """Wait until the objects are gone."""
-        self.kubectl("wait", "--for=delete", *(f"vvs/{name}" for name in names), f"--timeout={timeout}s")
+        self._waiting("wait", "--for=delete", *_objects(names), timeout=timeout)
 
     def get(self, name: str) -> dict[str, Any]:
         """The object. Raises LabError when there is none."""
@@ -80,11 +86,6 @@ class Shop:
         conditions = self.get(name)["status"]["conditions"]
         (found,) = (one for one in conditions if one["type"] == kind)
         return dict(found)
-
-    def events(self, name: str) -> list[tuple[str, str]]:
-        """Type and reason of the events about an object."""
-        items = json.loads(self.kubectl("get", "events.events.k8s.io", "-o", "json"))["items"]
-        return [(one["type"], one["reason"]) for one in items if one["regarding"].get("name") == name]
 
     def wait_event(self, name: str, reason: str, *, timeout: float = 10) -> str:
         """Wait for an event, which may come after the object has gone; returns its note."""
@@ -111,3 +112,7 @@ class Shop:
                 "patch", f"vvs/{name}", "--type=merge", '-p={"metadata":{"finalizers":null}}', check=False
             )
         self.gone(*left)
+
+
+def _objects(names: Iterable[str]) -> list[str]:
+    return [f"vvs/{name}" for name in names]
