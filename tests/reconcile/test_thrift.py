@@ -99,7 +99,7 @@ async def test_a_merge_that_ends_wakes_the_next_one_and_not_all_that_wait(world:
     assert looked_at == {ended.uuid, *(machine.uuid for machine, *_ in host.jobs())}
 
 
-async def test_the_resync_looks_once_or_twice_at_a_domain_however_many_objects_mean_it(world: World) -> None:
+async def test_the_resync_looks_a_few_times_at_a_domain_however_many_objects_mean_it(world: World) -> None:
     host = world.host()
     world.policy()
     host.add_domain("web-1", {"vda": base_image("web-1")})
@@ -111,11 +111,11 @@ async def test_the_resync_looks_once_or_twice_at_a_domain_however_many_objects_m
     await world.settled()
     calls(host)
     world.kube.forget_calls()
-    await asyncio.sleep(
-        3600 * 1.65
-    )  # one period and the half in which its work is spread, and not the next one
+    await asyncio.sleep(3600 * 1.65)  # one period and the half in which its work is spread
     await world.settled()
-    assert calls(host) in (["read"], ["read", "read"])
+    found = calls(host)
+    assert set(found) == {"read"}
+    assert len(found) <= 5, "30 objects are taken from the queue in two or three lots"
     assert not sum(world.kube.writes.values())
 
 
