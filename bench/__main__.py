@@ -51,23 +51,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     size = Size.of(arguments.runs, arguments.idle_snapshots, quick=arguments.quick)
     command = "python -m bench " + shlex.join(sys.argv[1:] if argv is None else argv)
+    results, code = Results(command.strip()), 0
     try:
         with stage() as running:
-            results = measure(running, size, arguments.protocol, arguments.parts, command.strip())
+            measure(running, size, arguments.protocol, arguments.parts, results)
     except (BenchError, LabError) as error:
         print(f"bench: {error}", file=sys.stderr)
-        return 1
-    print(to_text(results))
+        code = 1
+    print(to_text(results))  # what was measured before an error is worth something
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(to_json(results), indent=1) + "\n", encoding="utf-8")
-    return 0
+    return code
 
 
 def measure(
-    running: Stage, size: Size, protocols: Sequence[str], parts: Sequence[str], command: str
-) -> Results:
-    """Measure the parts that are wanted, one after the other."""
-    results = Results(command, machine_facts(running.host.uri, running.kubernetes_version()))
+    running: Stage, size: Size, protocols: Sequence[str], parts: Sequence[str], results: Results
+) -> None:
+    """Measure the parts that are wanted, one after the other, and add them to ``results``."""
+    results.machine = machine_facts(running.host.uri, running.kubernetes_version())
     for protocol in protocols:
         pair = running.pair(protocol, f"pair-{protocol}")
         if "life" in parts:
@@ -89,7 +90,6 @@ def measure(
     if "idle" in parts:
         _say(f"{size.idle_snapshots} snapshots at rest for {size.idle_seconds:.0f} s")
         results.idle = idle.idle(running, size.idle_snapshots, size.idle_machines, size.idle_seconds)
-    return results
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -23,6 +23,9 @@ NAMESPACE = "bench"
 _PATIENCE = 120.0
 """Seconds until something that should happen is taken for something that never will."""
 
+_IDLE = 30.0
+"""Seconds after which an unused connection is not used any more."""
+
 
 class BenchError(Exception):
     """The benchmark cannot go on; the message says why."""
@@ -54,15 +57,24 @@ class Cluster:
 
     def request(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         """Send one request. Raises BenchError when it is refused."""
-        connection = getattr(self._own, "connection", None)
-        if connection is None:
-            connection = self._own.connection = self.connect(_PATIENCE)
+        connection = self._connection()
         connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
         answer = connection.getresponse()
         payload: dict[str, Any] = json.loads(answer.read())
         if answer.status >= 300:
             raise BenchError(f"{method} {path}: HTTP {answer.status}: {payload.get('message')}")
         return payload
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        """This thread's; a new one before the API server closes an idle one, which it does after 90 s."""
+        kept: http.client.HTTPSConnection | None = getattr(self._own, "connection", None)
+        now = time.monotonic()
+        if kept is not None and now - self._own.used > _IDLE:
+            kept.close()
+            kept = None
+        self._own.used = now
+        self._own.connection = kept or self.connect(_PATIENCE)
+        return self._own.connection  # type: ignore[no-any-return]  # attributes of a thread have no types
 
     def create(self, collection: str, kind: str, name: str, spec: dict[str, Any]) -> None:
         """Create an object of the group ``varve.dev`` in the collection at this path."""

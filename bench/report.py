@@ -29,7 +29,7 @@ class Results:
     """Everything of one run."""
 
     command: str
-    machine: dict[str, str | int]
+    machine: dict[str, str | int] = field(default_factory=dict)
     comparisons: list[Comparison] = field(default_factory=list)
     writes: dict[str, Writes] = field(default_factory=dict)
     """By protocol."""
@@ -108,7 +108,9 @@ def _comparison_json(one: Comparison) -> dict[str, Any]:
 def to_text(results: Results) -> str:
     """The tables, in Markdown."""
     facts = ", ".join(f"{name} {value}" for name, value in results.machine.items())
-    parts = [f"`{results.command}`", facts, _table(_HEAD, [_row(one) for one in results.comparisons])]
+    parts = [f"`{results.command}`", facts]
+    if results.comparisons:
+        parts.append(_table(_HEAD, [_row(one) for one in results.comparisons]))
     if results.writes:
         parts.append(_writes_text(results.writes))
     if results.crowd is not None:
@@ -175,7 +177,7 @@ def _crowd_text(one: Crowd) -> str:
 def _idle_text(one: Idle) -> str:
     head = (f"{one.snapshots} snapshots on {one.machines} machines", "")
     rows = [
-        ("applied, until all are Ready", f"{one.apply_seconds:.1f} s"),
+        ("start with none of them taken, until all are Ready", f"{one.backlog_seconds:.1f} s"),
         ("cold start until /readyz", f"{one.ready_seconds:.2f} s"),
         ("cold start until a waiting point is Ready", f"{one.first_point_seconds:.2f} s"),
         (f"at rest for {one.window_seconds:.0f} s, one resync: API writes", f"{one.writes:.0f}"),
