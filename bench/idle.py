@@ -1,7 +1,8 @@
 """What the controller costs while nothing is to be done, and how long it takes to be of use after a start.
 
-The objects are real ones on real machines. Points of one disk that are pending together share one boundary, and
-those that are applied while no controller runs are; so a few machines carry any number of VolumeSnapshots.
+The objects are real ones on real machines. Points of one disk that are pending together share one boundary,
+and those that are applied while no controller runs are; so a few machines carry any number of
+VolumeSnapshots.
 """
 
 from __future__ import annotations
