@@ -8,6 +8,8 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +33,16 @@ _WRITE_BYTES = 64 << 20
 """QEMU's memory for one write of the filler."""
 
 
+@dataclass(frozen=True)
+class Merged:
+    """Seconds from the call of a merge."""
+
+    job: float
+    """Until libvirt said that the job, and the pivot, had completed."""
+    removed: float
+    """Until the merged image was unlinked, too (of a file; other images stay)."""
+
+
 class EventLoop:
     """libvirt's event loop of this process. To be made before the first connection is opened."""
 
@@ -51,7 +63,7 @@ class Bare:
     def __init__(self, host: Host) -> None:
         """Needs an :class:`EventLoop`."""
         self._connection = libvirt.open(host.uri)
-        self._events: queue.SimpleQueue[tuple[str, int]] = queue.SimpleQueue()
+        self._events: defaultdict[str, queue.SimpleQueue[tuple[int, float]]] = defaultdict(queue.SimpleQueue)
         self._callback = self._connection.domainEventRegisterAny(
             None, libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, self._on_job, None
         )
@@ -69,13 +81,13 @@ class Bare:
         domain.snapshotCreateXML(xml, _TAKE)
         return time.monotonic() - began
 
-    def merge(self, machine: Machine, position: int) -> float:
+    def merge(self, machine: Machine, position: int) -> Merged:
         """Commit layer ``position`` (0: the active one) of the first disk into the one below it.
 
-        Returns seconds from the call until libvirt says that the job, and the pivot, have completed. The
-        merged image is unlinked afterwards when it is a file.
+        The merged image is unlinked afterwards when it is a file.
         """
-        domain, uuid = self._domain(machine), machine.uuid
+        domain = self._domain(machine)
+        self.forget_jobs(machine)
         chain = machine.chain()
         base, top = (f"vda[{chain[at].index}]" for at in (position + 1, position))
         began = time.monotonic()
@@ -83,13 +95,20 @@ class Bare:
             domain.blockCommit("vda", base, top, 0, 0)
         else:
             domain.blockCommit("vda", base, None, 0, libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE)
-            self._wait(uuid, libvirt.VIR_DOMAIN_BLOCK_JOB_READY)
+            self._wait(machine, libvirt.VIR_DOMAIN_BLOCK_JOB_READY)
             domain.blockJobAbort("vda", libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-        self._wait(uuid, libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED)
-        seconds = time.monotonic() - began
+        completed = self._wait(machine, libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED)
         if chain[position].source.protocol == "file":
             Path(chain[position].source.name).unlink()
-        return seconds
+        return Merged(completed - began, time.monotonic() - began)
+
+    def forget_jobs(self, machine: Machine) -> None:
+        """Drop what was heard of the machine's block jobs so far."""
+        self._events[machine.uuid] = queue.SimpleQueue()
+
+    def until_completed(self, machine: Machine) -> float:
+        """When (monotonic, seconds) libvirt said that a block job of the machine had completed."""
+        return self._wait(machine, libvirt.VIR_DOMAIN_BLOCK_JOB_COMPLETED)
 
     def fill(self, machine: Machine, offset: int, size: int, pattern: int) -> None:
         """Write ``size`` bytes of ``pattern`` at ``offset`` through the machine's own disk.
@@ -109,20 +128,19 @@ class Bare:
         return self._connection.lookupByUUIDString(machine.uuid)
 
     def _on_job(self, _connection: Any, domain: Any, _disk: str, _kind: int, status: int, _own: None) -> None:
-        self._events.put((domain.UUIDString(), status))
+        self._events[domain.UUIDString()].put((status, time.monotonic()))
 
-    def _wait(self, uuid: str, wanted: int) -> None:
-        deadline = time.monotonic() + _PATIENCE
+    def _wait(self, machine: Machine, wanted: int) -> float:
+        """When (monotonic, seconds) the event came."""
         while True:
             try:
-                found, status = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
+                status, at = self._events[machine.uuid].get(timeout=_PATIENCE)
             except queue.Empty:
-                raise BenchError(f"no block job event within {_PATIENCE:.0f} s") from None
-            if found != uuid:
-                continue  # a job of the controller
+                raise BenchError(f"{machine.name}: no block job event within {_PATIENCE:.0f} s") from None
             if status == wanted:
-                return
-            raise BenchError(f"the bare block job came to status {status}, not {wanted}")
+                return at
+            if status != libvirt.VIR_DOMAIN_BLOCK_JOB_READY:
+                raise BenchError(f"{machine.name}: the block job came to status {status}, not {wanted}")
 
 
 def beside(source: ImageSource, leaf: str) -> ImageSource:

@@ -93,19 +93,21 @@ def copying(stage: Stage, pair: Pair, size: int, runs: int) -> list[Comparison]:
     """Merges that copy ``size`` bytes, of both kinds."""
     budget = BIG_MERGE if size >= BIG else Budget()
     what = f"{size // MEBIBYTE} MiB merge"
-    below, active = Series(), Series()
+    below, active = (Series(), Series()), (Series(), Series())
     for number in range(runs):
         first, second = (f"{pair.protocol}-{size // MEBIBYTE}-{number}-{at}" for at in "ab")
         ignored = Series()
         _take(stage, pair, first, ignored, NOW)
         _fill(stage, pair, size, 2 * number + 1)
         _take(stage, pair, second, ignored, NOW)
-        _merge(stage, pair, first, 1, below, swap=bool(number % 2))
+        _copy(stage, pair, first, 1, below, swap=bool(number % 2))
         _fill(stage, pair, size, 2 * number + 2)
-        _merge(stage, pair, second, 0, active, swap=bool(number % 2))
+        _copy(stage, pair, second, 0, active, swap=bool(number % 2))
     return [
-        _compare(f"{what}, below", pair, below, budget),
-        _compare(f"{what}, active", pair, active, budget),
+        _compare(f"{what}, below, until merged", pair, below[0], budget),
+        _compare(f"{what}, below, until gone", pair, below[1], Budget()),
+        _compare(f"{what}, active, until merged", pair, active[0], budget),
+        _compare(f"{what}, active, until gone", pair, active[1], Budget()),
     ]
 
 
@@ -150,7 +152,27 @@ def _merge(stage: Stage, pair: Pair, name: str, position: int, series: Series, *
         series.stack.append(stage.snapshots.until_gone(name) - sent)
 
     def bare() -> None:
-        series.bare.append(stage.bare.merge(pair.bare, position))
+        series.bare.append(stage.bare.merge(pair.bare, position).job)
+
+    _both(stack, bare, swap=swap)
+
+
+def _copy(
+    stage: Stage, pair: Pair, name: str, position: int, series: tuple[Series, Series], *, swap: bool
+) -> None:
+    """A merge, timed until it is done and until its image is gone: to unlink a big file takes long."""
+    merged, gone = series
+
+    def stack() -> None:
+        stage.bare.forget_jobs(pair.stack)
+        sent = stage.snapshots.delete(name)
+        merged.stack.append(stage.bare.until_completed(pair.stack) - sent)
+        gone.stack.append(stage.snapshots.until_gone(name) - sent)
+
+    def bare() -> None:
+        found = stage.bare.merge(pair.bare, position)
+        merged.bare.append(found.job)
+        gone.bare.append(found.removed)
 
     _both(stack, bare, swap=swap)
 

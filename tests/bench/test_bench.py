@@ -44,8 +44,10 @@ def test_every_part_is_measured_both_ways(run: tuple[str, dict[str, Any]]) -> No
         "empty merge, below",
         "empty merge, active",
         "empty merge, settleSeconds 1",
-        "1 MiB merge, below",
-        "1 MiB merge, active",
+        "1 MiB merge, below, until merged",
+        "1 MiB merge, below, until gone",
+        "1 MiB merge, active, until merged",
+        "1 MiB merge, active, until gone",
     ]
     for one in found["comparisons"]:
         assert len(one["bare"]["samples"]) == len(one["stack"]["samples"]) == one["stack"]["count"]
