@@ -84,7 +84,7 @@ def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Contro
         after = (writes(counted), calls.read_text(), versions(stage), machine.domain.XMLDesc(0))
         return after if after == before else None
 
-    first_look = wait_until(settled, timeout=30, what="a period without writes")
+    first_look = wait_until(settled, timeout=60, what="a period without writes")
     assert settled() == first_look
     assert counted.metric("varve_reconcile_total") >= 2 * PASSES
     first.verify()
