@@ -33,9 +33,13 @@ def _stat_fields(pid: int) -> list[str] | None:
 
 
 def start_time(pid: int) -> int | None:
-    """Start time of `pid` in clock ticks since boot, None if there is no such process or only its zombie."""
+    """Start time of `pid` in clock ticks since boot, None if there is no such process or only its zombie.
+
+    A process of several threads can show the state of a zombie while others of its threads are still about to
+    end, with its sockets open: it is there until the last one is gone (field 20 counts them).
+    """
     fields = _stat_fields(pid)
-    if fields is None or fields[0] in {"Z", "X"}:
+    if fields is None or fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1):
         return None
     return int(fields[19])
 

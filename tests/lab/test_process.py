@@ -3,11 +3,14 @@
 import dataclasses
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from lab import process
+from lab.deadline import wait_until
 from lab.state import LabState
 
 
@@ -45,6 +48,33 @@ def test_a_zombie_does_not_count_as_running(sleeper: subprocess.Popen[bytes]) ->
     assert process.wait_gone(record, 5)
     assert not process.is_alive(record)  # not waited for yet: it is a zombie
     assert process.record_of("sleeper", sleeper.pid) is None
+
+
+_WITHOUT_ITS_FIRST_THREAD = """
+import ctypes, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("ready", flush=True)
+ctypes.CDLL(None).syscall(60, 0)  # exit(2), of this thread only
+"""
+
+
+def test_a_process_whose_first_thread_ended_is_still_there() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", _WITHOUT_ITS_FIRST_THREAD], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "ready\n"
+        wait_until(lambda: _state(child.pid) == "Z", timeout=10, what="the end of its first thread")
+        record = process.record_of("headless", child.pid)
+        assert record is not None
+        assert not process.wait_gone(record, 0.01)
+        assert process.send_signal(record, signal.SIGKILL)
+        assert process.wait_gone(record, 5)
+        assert process.record_of("headless", child.pid) is None
+
+
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0]
 
 
 def test_records_of_an_earlier_boot_mean_nothing(sleeper: subprocess.Popen[bytes]) -> None:

@@ -68,19 +68,27 @@ async def test_a_daemon_killed_in_mid_call_leaves_the_outcome_unknown(
 ) -> None:
     machine = machines("file", host=victim)
     driver = await connect_libvirt(victim.uri, timing=PATIENT)(events)
-    victim.pause()
-    change = asyncio.create_task(driver.set_metadata(machine.uuid, JOURNAL, live=True, config=True))
-    reading = asyncio.create_task(driver.domains())
-    await until(lambda: _threads_for(victim.uri) >= 2)
-    await asyncio.to_thread(victim.kill)
-    with pytest.raises(errors.OutcomeUnknown):
-        await change
-    with pytest.raises(errors.Unreachable):
-        await reading
-    await events.wait(lambda event: isinstance(event, Disconnected))
-    with pytest.raises(errors.Unreachable):
-        await driver.set_metadata(machine.uuid, JOURNAL, live=True, config=True)
-    await driver.close()
+    try:
+        victim.pause()
+        change = asyncio.create_task(driver.set_metadata(machine.uuid, JOURNAL, live=True, config=True))
+        await until(lambda: _within("lookupByUUIDString"))
+        reading = asyncio.create_task(driver.domains())
+        await until(lambda: _threads_for(victim.uri) >= 2)
+        await asyncio.to_thread(victim.kill)
+        with pytest.raises(errors.OutcomeUnknown):
+            await change
+        with pytest.raises(errors.Unreachable):
+            await reading
+        await events.wait(lambda event: isinstance(event, Disconnected))
+        with pytest.raises(errors.Unreachable):
+            await driver.set_metadata(machine.uuid, JOURNAL, live=True, config=True)
+    finally:
+        await driver.close()
+
+
+def _within(call: str) -> bool:
+    """Whether a thread is inside this call of libvirt's binding now."""
+    return any(frame.f_code.co_name == call for frame in sys._current_frames().values())
 
 
 def _threads_for(uri: str) -> int:
