@@ -13,7 +13,7 @@ All methods may raise the errors of :mod:`controller.hypervisor.errors`. All siz
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -191,6 +191,12 @@ class Driver(Protocol):
 
     async def pool(self, name: str) -> Pool:
         """Look a storage pool up. Raises NotFound, or Unsupported for a pool that cannot hold overlays."""
+        ...
+
+    async def reach(self, sources: Iterable[Source]) -> None:
+        """Raise StorageUnreachable when a storage server of one of these images does not answer, as far as
+        can be told without QEMU, which would freeze its guest if it were told to use it (ADR 7). Costs
+        nothing for local images."""
         ...
 
     # Changing -----------------------------------------------------------------------------------------

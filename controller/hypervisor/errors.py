@@ -65,5 +65,9 @@ class NotRemovable(HypervisorError):
     """The image cannot be removed through this libvirt (no storage driver, no permission, not a volume)."""
 
 
+class StorageUnreachable(HypervisorError):
+    """A storage server that the step needs does not answer; nothing was sent to libvirt."""
+
+
 class OperationFailed(HypervisorError):
     """libvirt or QEMU refused or failed the call, with its own words."""

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,6 +38,7 @@ from controller.hypervisor.driver import (
 from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
+from controller.hypervisor.reach import Reach, is_local
 from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
 
 _log = logging.getLogger(__name__)
@@ -73,10 +74,10 @@ def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> Connector:
     What hangs is remembered over reconnections: while an attempt to connect or a call about the connection
     has no answer, the next attempt raises Unreachable without sending anything.
     """
-    unanswered = Unanswered()
+    unanswered, reach = Unanswered(), Reach(local=is_local(uri))
 
     async def connect(sink: EventSink) -> Driver:
-        return await LibvirtDriver.open(uri, sink, unanswered=unanswered, timing=timing)
+        return await LibvirtDriver.open(uri, sink, unanswered=unanswered, reach=reach, timing=timing)
 
     return connect
 
@@ -84,8 +85,11 @@ def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> Connector:
 class LibvirtDriver:
     """:class:`controller.hypervisor.driver.Driver` for one libvirt daemon. Made by :meth:`open`."""
 
-    def __init__(self, uri: str, sink: EventSink, unanswered: Unanswered, timing: Timing) -> None:
+    def __init__(
+        self, uri: str, sink: EventSink, unanswered: Unanswered, reach: Reach, timing: Timing
+    ) -> None:
         self._uri = uri
+        self._reach = reach
         self._sink = sink
         self._timing = timing
         self._loop = asyncio.get_running_loop()
@@ -102,10 +106,16 @@ class LibvirtDriver:
 
     @classmethod
     async def open(
-        cls, uri: str, sink: EventSink, *, unanswered: Unanswered, timing: Timing = DEFAULT_TIMING
+        cls,
+        uri: str,
+        sink: EventSink,
+        *,
+        unanswered: Unanswered,
+        reach: Reach,
+        timing: Timing = DEFAULT_TIMING,
     ) -> LibvirtDriver:
         """Connect. Raises Unreachable, with what was wrong, after ``timing.connect`` seconds at most."""
-        self = cls(uri, sink, unanswered, timing)
+        self = cls(uri, sink, unanswered, reach, timing)
         try:
             await self._threads.run(
                 lambda: self._connections.open(self._take),
@@ -182,6 +192,9 @@ class LibvirtDriver:
             lambda connection: storage.look_up(connection, name),
             key=f"pool {name}",
         )
+
+    async def reach(self, sources: Iterable[Source]) -> None:
+        await self._reach.ask(sources)
 
     # Changing -----------------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -171,6 +171,13 @@ class SimulatedDriver:
             if pool.type not in _POOLS:
                 raise Unsupported(f"a pool of type '{pool.type}' cannot hold overlays")
             return pool
+
+    async def reach(self, sources: Iterable[Source]) -> None:
+        """Servers answer unless a test silenced them; nothing is asked for local images."""
+        remote = [source for source in sources if source.type == "network"]
+        if remote:
+            async with self._call("reach", changing=False, sources=[source.key for source in remote]):
+                self._host.storage.require_servers(remote)
 
     # Changing -----------------------------------------------------------------------------------------
 

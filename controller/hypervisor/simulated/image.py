@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Removal
-from controller.hypervisor.errors import HypervisorError, NotRemovable
+from controller.hypervisor.errors import HypervisorError, NotRemovable, StorageUnreachable
 
 CLUSTER_BYTES = 65536
 """qcow2's default cluster; also the unit in which jobs report progress."""
@@ -94,6 +94,8 @@ class Storage:
         self.images: dict[str, Image] = {}
         self.drivers = frozenset(drivers)
         self._refusals: list[tuple[str, HypervisorError]] = []
+        self.silent: set[str] = set()
+        """Servers that do not answer, as the beginning of the keys of their images (``nbd://127.0.0.1:1/``)."""
 
     def create(
         self,
@@ -127,6 +129,12 @@ class Storage:
     def refuse(self, prefix: str, error: HypervisorError) -> None:
         """From now on, creating an image whose key starts with ``prefix`` fails with ``error``."""
         self._refusals.append((prefix, error))
+
+    def require_servers(self, sources: Iterable[Source]) -> None:
+        """Raise StorageUnreachable when one of these images is on a server that does not answer."""
+        for source in sources:
+            if source.key.startswith(tuple(self.silent)):
+                raise StorageUnreachable(f"the server of {source.uri} does not answer")
 
     def open(self, key: str) -> Image:
         """The image, or :class:`ImageMissing`."""

@@ -1,0 +1,208 @@
+"""Whether the storage servers of images answer, asked before QEMU is told to use them.
+
+QEMU 7.2 opens an image, and waits for the I/O of all disks before a snapshot or a merge, in its main loop: a
+server that does not answer freezes the guest and the monitor (measured: 300 s for a dead Ceph monitor, for
+ever for a stopped NBD server). So the servers are asked first, with a deadline, and without QEMU (ADR 7).
+
+Knows nothing of libvirt. One :class:`Reach` serves all connections to one hypervisor, one after the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from urllib.parse import urlsplit
+
+from controller.chain.source import DEFAULT_PORTS, Host, Source
+from controller.hypervisor.errors import StorageUnreachable
+from controller.hypervisor.reach_hello import HELLOS, Hello
+
+_log = logging.getLogger(__name__)
+
+DEADLINE = 3.0
+"""Seconds for name, connection and answer together. A server in order needs milliseconds."""
+
+_ANY_HOST_SERVES = {"gluster", "rbd"}
+"""With several hosts, their clients go on to the next one. Others have one host."""
+_CEPH_PORTS = ("3300", "6789")
+"""What librados tries when no port is given (messenger 2 and 1)."""
+_NOT_FROM_HERE = 600.0
+"""Seconds for which a server that only the hypervisor seems to reach is not asked again."""
+
+
+class Answer(Enum):
+    """What came of asking one server."""
+
+    ANSWERED = "answers"
+    SILENT = (
+        "accepts connections and does not answer: it hangs (restart it), or it has no room for one more "
+        "client (qemu-nbd: a greater --shared)"
+    )
+    STRANGE = "answers in another protocol: look whether the port is right"
+    REFUSED = "refuses connections: start it"
+    LOST = "cannot be connected to: look at the server, its name and the network"
+    UNSEEN = "is not to be seen from here"
+
+
+@dataclass(frozen=True)
+class Server:
+    """One address that speaks ``protocol``; ``socket`` is the path of a unix socket."""
+
+    protocol: str
+    name: str = ""
+    port: str = ""
+    socket: str = ""
+
+    def __str__(self) -> str:
+        """For people and logs; there is never a secret in it."""
+        host = Host(self.name, self.port, "unix" if self.socket else "tcp", self.socket)
+        return f"{self.protocol} server {host.address(self.protocol)}"
+
+    @property
+    def on_the_hypervisor(self) -> bool:
+        """Whether the address means another server on each machine."""
+        if self.socket or self.name.lower().rstrip(".") in {"localhost", "localhost.localdomain"}:
+            return True
+        try:
+            return ipaddress.ip_address(self.name).is_loopback
+        except ValueError:
+            return False
+
+
+def servers_of(source: Source) -> tuple[Server, ...]:
+    """The servers of an image, of which one is enough; empty for what cannot be asked (local images, RDMA,
+    hosts from a ceph.conf, other protocols)."""
+    protocol = source.protocol
+    if protocol not in HELLOS:
+        return ()
+    found: list[Server] = []
+    for host in source.hosts if protocol in _ANY_HOST_SERVES else source.hosts[:1]:
+        if host.transport == "unix":
+            found.append(Server(protocol, socket=host.socket))
+        elif host.transport == "tcp" and host.name:
+            default = _CEPH_PORTS if protocol == "rbd" else (DEFAULT_PORTS[protocol],)
+            found += [Server(protocol, host.name, port) for port in ((host.port,) if host.port else default)]
+    return tuple(found)
+
+
+def is_local(uri: str) -> bool:
+    """Whether the hypervisor of this libvirt URI is the machine that we run on."""
+    parts = urlsplit(uri)
+    return parts.scheme in {"qemu", "qemu+unix"} and not parts.netloc
+
+
+class Reach:
+    """Asks servers on behalf of one hypervisor.
+
+    ``local``: that is this machine, and what does not answer here does not answer there. Elsewhere an answer
+    still proves life, but that nobody can be connected to proves nothing, because storage networks are
+    often closed to others; it counts when the same server has answered before.
+    """
+
+    def __init__(self, *, local: bool, deadline: float = DEADLINE) -> None:
+        self._local = local
+        self._deadline = deadline
+        self._asking: dict[Server, asyncio.Task[Answer]] = {}
+        self._answered: set[Server] = set()
+        self._silenced: dict[Server, float] = {}
+        """When to ask again those that only the hypervisor seems to reach (the event loop's time)."""
+
+    async def ask(self, sources: Iterable[Source]) -> None:
+        """Raise StorageUnreachable unless the servers of all images answer, as far as can be told."""
+        wanted = {found: None for source in sources if (found := servers_of(source))}
+        if not wanted:
+            return
+        told = await asyncio.gather(*(self._trouble(servers) for servers in wanted))
+        troubles = sorted({trouble for trouble in told if trouble})
+        if troubles:
+            raise StorageUnreachable(
+                f"{'; '.join(troubles)}. QEMU is not told to use it meanwhile, because that would freeze the "
+                "machine; it goes on when the server answers"
+            )
+
+    async def _trouble(self, servers: tuple[Server, ...]) -> str:
+        """What is wrong with these servers of one image, for people; empty when one answers or nothing can be
+        said."""
+        answers: dict[Server, Answer] = {}
+        pending = {asyncio.ensure_future(self._one(server)): server for server in servers}
+        try:
+            while pending:
+                done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                answers |= {pending.pop(task): task.result() for task in done}
+                if Answer.ANSWERED in answers.values():
+                    return ""
+        finally:
+            for task in pending:
+                task.cancel()  # only the waiting: what is asked is asked to the end
+        if any(not self._counts(server, answer) for server, answer in answers.items()):
+            return ""
+        return ", ".join(f"the {server} {answers[server].value}" for server in servers)
+
+    def _counts(self, server: Server, answer: Answer) -> bool:
+        """Whether the answer says something of what QEMU would meet."""
+        if answer is Answer.UNSEEN:
+            return False
+        return self._local or answer in {Answer.SILENT, Answer.STRANGE} or server in self._answered
+
+    async def _one(self, server: Server) -> Answer:
+        """Ask, together with whoever asks the same at this moment."""
+        loop = asyncio.get_running_loop()
+        if not self._local and (server.on_the_hypervisor or self._silenced.get(server, 0.0) > loop.time()):
+            return Answer.UNSEEN
+        task = self._asking.get(server)
+        if task is None:
+            task = self._asking[server] = loop.create_task(_ask(server, self._deadline))
+            task.add_done_callback(lambda _: self._asking.pop(server))
+        answer = await asyncio.shield(task)
+        if answer is Answer.ANSWERED:
+            self._answered.add(server)
+        elif not self._counts(server, answer):
+            _log.info("storage server cannot be asked from here: %s %s", server, answer.value)
+            self._silenced[server] = loop.time() + _NOT_FROM_HERE
+        return answer
+
+
+async def _ask(server: Server, deadline: float) -> Answer:
+    """One connection, one question, one answer."""
+    hello = HELLOS[server.protocol]
+    writer: asyncio.StreamWriter | None = None
+    try:
+        async with asyncio.timeout(deadline):
+            reader, writer = await _connect(server)
+            return await _talk(hello, reader, writer)
+    except TimeoutError:
+        return Answer.LOST if writer is None else Answer.SILENT
+    except ConnectionError:
+        return Answer.ANSWERED if writer is not None and hello.may_close else Answer.REFUSED
+    except (FileNotFoundError, PermissionError):
+        # A socket that we do not see, being in a container, or that is not there: that makes no QEMU wait.
+        return Answer.UNSEEN if server.socket else Answer.LOST
+    except (OSError, ValueError, OverflowError):  # the last two: a name or a port that cannot be one
+        return Answer.LOST
+    finally:
+        if writer is not None:
+            writer.close()
+
+
+async def _connect(server: Server) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if server.socket:
+        return await asyncio.open_unix_connection(server.socket)
+    return await asyncio.open_connection(server.name, int(server.port))
+
+
+async def _talk(hello: Hello, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Answer:
+    writer.write(hello.say)
+    try:
+        answer = await reader.readexactly(hello.size)
+    except asyncio.IncompleteReadError as end:
+        if hello.may_close:
+            return Answer.ANSWERED
+        return Answer.STRANGE if end.partial else Answer.REFUSED
+    if not hello.fits(answer):
+        return Answer.STRANGE
+    writer.write(hello.bye(answer))
+    return Answer.ANSWERED
