@@ -8,7 +8,15 @@ from typing import Any
 from lab.machines.chain import Layer
 from lab.machines.machine import Machine
 from lab.reader import Capture, Reader
+from lab.storage.image import ImageSource
 from tests.e2e.shop import Shop
+
+
+def shown(source: ImageSource) -> str:
+    """An image as VolumeSnapshot.status names it: RBD's tools have no URI with a host, people do."""
+    if source.protocol == "rbd":
+        return f"rbd://{source.host}:{source.port}/{source.name}"
+    return source.uri
 
 
 @dataclass
@@ -53,8 +61,8 @@ class Points:
     def _layer(self, found: dict[str, Any]) -> Layer:
         source = found["status"]["layer"]["source"]
         chain = self.machine.chain(self.disk)
-        layers = [layer for layer in chain if layer.source.uri == source]
-        assert len(layers) == 1, (source, [layer.source.uri for layer in chain])
+        layers = [layer for layer in chain if shown(layer.source) == source]
+        assert len(layers) == 1, (source, [shown(layer.source) for layer in chain])
         return layers[0]
 
     def verify(self) -> None:
