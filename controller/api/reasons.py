@@ -82,6 +82,10 @@ class Reason(StrEnum):
         "The record in the domain's metadata cannot be read, so nobody's layer is touched.",
     )
     INSUFFICIENT_SPACE = "InsufficientSpace", "The storage has less free space than minFreeBytes asks for."
+    STORAGE_UNREACHABLE = (
+        "StorageUnreachable",
+        "A storage server that the step needs does not answer; the message names it, and it is asked again.",
+    )
     CHAIN_TOO_LONG = "ChainTooLong", "The chain has as many layers as maxLayers allows; a new point waits."
     FAILED = "Failed", "A call to the hypervisor failed; the message quotes it, and it is tried again."
 

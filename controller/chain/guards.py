@@ -35,6 +35,7 @@ class Why(StrEnum):
     JOURNAL_UNREADABLE = "JournalUnreadable"
     IMAGE_PROTECTED = "ImageProtected"
     UNSUPPORTED_TOPOLOGY = "UnsupportedTopology"
+    STORAGE_UNREACHABLE = "StorageUnreachable"
     QUEUED = "Queued"
     SETTLING = "Settling"
     FAILED = "Failed"

@@ -17,7 +17,8 @@ from controller.chain.journal import DiskJournal, Journal, Operation, OperationK
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
 from controller.chain.outcome import Outcome, fits, outcome
-from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take
+from controller.chain.source import Source
+from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take, targets_of
 from controller.hypervisor.driver import Driver, Removal
 from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable
 from controller.hypervisor.observe import definition_of, observe
@@ -197,6 +198,27 @@ class Executor:
         self._journal = self._journal.with_disk(replace(record, removals=tuple(removals)))
         await self._write_journal()
         return Result(left=left)
+
+    # Servers -------------------------------------------------------------------------------------------
+
+    async def reach(self, step: Step) -> None:
+        """Raise StorageUnreachable when a server does not answer for which QEMU would freeze the guest.
+
+        Call it before :meth:`run`, and before anything is written: while a server is away, nothing is begun.
+        QEMU waits for the I/O of all disks before it changes one (``bdrv_drain_all`` in its transactions and
+        in block-commit), so the servers of the other disks count as well.
+        """
+        if isinstance(step, Discard):
+            await self._driver.reach([step.removal.layer.source])
+        elif not isinstance(step, Record) or step.flush is not None:
+            mine, beside = list[Source](), list[Source]()
+            for facts in self._observation.disks.values():
+                if facts.live is not None:
+                    place = mine if facts.target in targets_of(step) else beside
+                    place += [layer.source for layer in facts.live.layers]
+            if isinstance(step, Take):
+                mine += [one.operation.kept.source for one in step.disks]
+            await self._driver.reach(mine, beside=beside)
 
     # The last look -------------------------------------------------------------------------------------
 

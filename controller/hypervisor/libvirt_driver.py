@@ -193,8 +193,8 @@ class LibvirtDriver:
             key=f"pool {name}",
         )
 
-    async def reach(self, sources: Iterable[Source]) -> None:
-        await self._reach.ask(sources)
+    async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
+        await self._reach.ask(sources, beside)
 
     # Changing -----------------------------------------------------------------------------------------
 

@@ -28,6 +28,9 @@ DEADLINE = 3.0
 
 _ANY_HOST_SERVES = {"gluster", "rbd"}
 """With several hosts, their clients go on to the next one. Others have one host."""
+_FAIL_AT_ONCE = {"nbd", "http", "https"}
+"""Their clients in QEMU 7.2 do not connect again (measured for NBD); those of iSCSI, RBD and gluster do, and
+keep the guest's requests meanwhile."""
 _CEPH_PORTS = ("3300", "6789")
 """What librados tries when no port is given (messenger 2 and 1)."""
 _NOT_FROM_HERE = 600.0
@@ -111,12 +114,19 @@ class Reach:
         self._silenced: dict[Server, float] = {}
         """When to ask again those that only the hypervisor seems to reach (the event loop's time)."""
 
-    async def ask(self, sources: Iterable[Source]) -> None:
-        """Raise StorageUnreachable unless the servers of all images answer, as far as can be told."""
-        wanted = {found: None for source in sources if (found := servers_of(source))}
+    async def ask(self, sources: Iterable[Source], beside: Iterable[Source] = ()) -> None:
+        """Raise StorageUnreachable unless the servers of all images answer, as far as can be told.
+
+        ``beside``: images for which QEMU may wait, but that it is not told to open. A server of theirs that
+        refuses connections does not count where QEMU's client then fails at once and for good.
+        """
+        wanted = {found: True for source in sources if (found := servers_of(source))}
+        for source in beside:
+            if found := servers_of(source):
+                wanted.setdefault(found, found[0].protocol not in _FAIL_AT_ONCE)
         if not wanted:
             return
-        told = await asyncio.gather(*(self._trouble(servers) for servers in wanted))
+        told = await asyncio.gather(*(self._trouble(servers, needed) for servers, needed in wanted.items()))
         troubles = sorted({trouble for trouble in told if trouble})
         if troubles:
             raise StorageUnreachable(
@@ -124,9 +134,9 @@ class Reach:
                 "machine; it goes on when the server answers"
             )
 
-    async def _trouble(self, servers: tuple[Server, ...]) -> str:
+    async def _trouble(self, servers: tuple[Server, ...], needed: bool) -> str:
         """What is wrong with these servers of one image, for people; empty when one answers or nothing can be
-        said."""
+        said, or (unless they are ``needed``) when they refuse connections."""
         answers: dict[Server, Answer] = {}
         pending = {asyncio.ensure_future(self._one(server)): server for server in servers}
         try:
@@ -139,6 +149,8 @@ class Reach:
             for task in pending:
                 task.cancel()  # only the waiting: what is asked is asked to the end
         if any(not self._counts(server, answer) for server, answer in answers.items()):
+            return ""
+        if not needed and set(answers.values()) == {Answer.REFUSED}:
             return ""
         return ", ".join(f"the {server} {answers[server].value}" for server in servers)
 

@@ -19,7 +19,14 @@ from controller.chain.plan import Plan
 from controller.chain.planner import Circumstances, plan
 from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take, targets_of
 from controller.hypervisor.driver import Driver
-from controller.hypervisor.errors import Busy, HypervisorError, NotReady, OutcomeUnknown, Unreachable
+from controller.hypervisor.errors import (
+    Busy,
+    HypervisorError,
+    NotReady,
+    OutcomeUnknown,
+    StorageUnreachable,
+    Unreachable,
+)
 from controller.hypervisor.execute import Executor, Refused, Result, Stale
 from controller.hypervisor.observe import observe, with_usage
 from controller.kube.errors import ObjectDeleting
@@ -151,9 +158,10 @@ class DomainPass:
             identities=self._context.identities(self._key.hypervisor),
         )
         for step in found.plan.steps:
-            if not await self._cleared(step, found):
-                return True
             try:
+                await executor.reach(step)
+                if not await self._cleared(step, found):
+                    return True
                 with self._context.metrics.step_seconds.labels(type(step).__name__, "call").time():
                     result = await executor.run(step)
             except (Stale, NotReady) as error:
@@ -208,9 +216,10 @@ class DomainPass:
         if isinstance(step, Discard):
             layer = step.removal.layer
             text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
-            ledger.discard_failed(self._key, layer.key, Blocked(Why.FAILED, text))
+            why = Why.FAILED if isinstance(error, Refused) else _why(error)  # nothing is written to
+            ledger.discard_failed(self._key, layer.key, Blocked(why, text))
             return
-        why = Why.IMAGE_PROTECTED if isinstance(error, Refused) else Why.FAILED
+        why = _why(error)
         text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
         if isinstance(step, Record | Pivot):
             ledger.record_failed(self._key, step.target, why, text)
@@ -244,6 +253,13 @@ class DomainPass:
         holds = self._context.ledger.discard_holds(self._key)
         times += [until for until in holds.values() if until > now]
         return max(0.0, (min(times) - now).total_seconds()) if times else None
+
+
+def _why(error: HypervisorError | Refused) -> Why:
+    """The reason that objects give for a step that did not happen."""
+    if isinstance(error, StorageUnreachable):
+        return Why.STORAGE_UNREACHABLE
+    return Why.IMAGE_PROTECTED if isinstance(error, Refused) else Why.FAILED
 
 
 def _only_records(step: Step) -> bool:

@@ -12,6 +12,12 @@ from controller.reconcile.queue import Backoff
 from controller.reconcile.store import DomainKey
 
 _BACKOFF = Backoff(first=1.0, most=60.0)
+_QUESTION = Backoff(first=1.0, most=15.0)
+"""When all that is tried again is one question to a storage server: its return has no event."""
+
+
+def _pace(why: Why) -> Backoff:
+    return _QUESTION if why is Why.STORAGE_UNREACHABLE else _BACKOFF
 
 
 @dataclass
@@ -65,7 +71,7 @@ class Ledger:
         for target in targets:
             count = self._failures[key, target] = self._failures.get((key, target), 0) + 1
             split_first = len(targets) > 1 and count == 1
-            delay = timedelta(seconds=0.0 if split_first else _BACKOFF.delay(count))
+            delay = timedelta(seconds=0.0 if split_first else _pace(why).delay(count))
             self._holds.setdefault(key, {})[target] = Hold(self.now() + delay, Blocked(why, message))
             self._told.add((key, target))
 
@@ -96,7 +102,7 @@ class Ledger:
     def discard_failed(self, key: DomainKey, image: str, why: Blocked) -> None:
         """An image cannot be removed now; try again later."""
         count = self._failures[key, image] = self._failures.get((key, image), 0) + 1
-        until = self.now() + timedelta(seconds=_BACKOFF.delay(count))
+        until = self.now() + timedelta(seconds=_pace(why.why).delay(count))
         self._discards.setdefault(key, {})[image] = Hold(until, why)
 
     def succeeded(self, key: DomainKey, targets: Iterable[str]) -> None:

@@ -149,7 +149,7 @@ async def test_a_name_that_means_nothing(name: str) -> None:
     source = Source.network("nbd", "e", [Host("placeholder", "10809")])
     server = servers_of(source)[0]
     reach = Reach(local=True, deadline=5)
-    assert (await reach._trouble((type(server)("nbd", name, "10809"),))).endswith(
+    assert (await reach._trouble((type(server)("nbd", name, "10809"),), needed=True)).endswith(
         "cannot be connected to: look at the server, its name and the network"
     )
 
@@ -165,6 +165,20 @@ async def test_one_of_several_servers_is_enough_where_the_client_tries_them_all(
     both = await asked(image("rbd", one := free_port(), other := free_port()))
     assert str(one) in both
     assert str(other) in both
+
+
+async def test_a_disk_beside_matters_only_when_qemu_waits_for_it() -> None:
+    reach = Reach(local=True, deadline=SOON)
+    await reach.ask([], [image("nbd", free_port())])
+    for protocol in ("iscsi", "rbd", "gluster"):
+        with pytest.raises(StorageUnreachable, match="refuses"):
+            await reach.ask([], [image(protocol, free_port())])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        silent = image("nbd", listener.getsockname()[1])
+        with pytest.raises(StorageUnreachable, match="does not answer"):
+            await reach.ask([], [silent])
+    with pytest.raises(StorageUnreachable, match="refuses"):
+        await reach.ask([silent], [silent])
 
 
 async def test_nothing_is_asked_where_nothing_can_be() -> None:

@@ -172,9 +172,9 @@ class SimulatedDriver:
                 raise Unsupported(f"a pool of type '{pool.type}' cannot hold overlays")
             return pool
 
-    async def reach(self, sources: Iterable[Source]) -> None:
+    async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
         """Servers answer unless a test silenced them; nothing is asked for local images."""
-        remote = [source for source in sources if source.type == "network"]
+        remote = [source for source in (*sources, *beside) if source.type == "network"]
         if remote:
             async with self._call("reach", changing=False, sources=[source.key for source in remote]):
                 self._host.storage.require_servers(remote)
