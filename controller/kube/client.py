@@ -1,6 +1,8 @@
 """The port to Kubernetes over HTTP, with plain dictionaries and no model layer."""
 
+import copy
 import socket
+from collections import OrderedDict
 from collections.abc import Callable
 from uuid import uuid4
 
@@ -19,6 +21,10 @@ __all__ = ["ApiClient", "KubeClient"]
 PAGE = 500
 """Objects per page of a list: some 1 MiB, decoded in one go."""
 
+REMEMBERED = 4096
+"""Objects whose last status is remembered as one that changes nothing. Beyond that, the oldest is forgotten,
+and written once more."""
+
 ATTEMPTS = 5
 """Tries of a guarded write against concurrent writers before Conflict is raised."""
 
@@ -31,6 +37,8 @@ class ApiClient:
         self._transport = Transport(credentials, metrics, timeout=timeout)
         self._metrics = metrics
         self._instance = socket.gethostname()[:128]
+        self._vain: OrderedDict[str, tuple[str, Raw]] = OrderedDict()
+        """Status that was sent and changed nothing, with the object's resourceVersion, by UID."""
 
     async def close(self) -> None:
         """End all connections."""
@@ -67,8 +75,13 @@ class ApiClient:
         The API server ignores ``metadata.uid`` in an apply to /status of a custom resource (seen with 1.36: a
         wrong one is answered 200), but not ``metadata.resourceVersion``, which no two objects ever share. So
         that is the guard, and the UID is compared when it turns out old.
+
+        Fields of other managers stay, so an object can differ from what is sent for ever. What changed
+        nothing is therefore remembered, and not sent again for the same resourceVersion.
         """
         namespace, name = name_of(current)
+        if self._vain.get(uid_of(current)) == (current["metadata"]["resourceVersion"], status):
+            return copy.deepcopy(current)
         body: Raw = {"apiVersion": kind.api_version, "kind": kind.name, "status": status}
         for _ in range(ATTEMPTS):
             body["metadata"] = {"name": name, "resourceVersion": current["metadata"]["resourceVersion"]}
@@ -84,9 +97,20 @@ class ApiClient:
             if answer.status == 404:
                 raise ObjectGone(f"{kind} {name} is gone")
             if answer.status != 409:
-                return _expect(answer, f"writing the status of {kind} {name}")
+                written = _expect(answer, f"writing the status of {kind} {name}")
+                self._note_vain(current, written, status)
+                return written
             current = await self._same(kind, current)
         raise Conflict(f"the status of {kind} {name} could not be written: {answer.message}")
+
+    def _note_vain(self, sent: Raw, written: Raw, status: Raw) -> None:
+        version = sent["metadata"]["resourceVersion"]
+        if written.get("metadata", {}).get("resourceVersion") != version:
+            return
+        self._vain[uid_of(sent)] = (version, copy.deepcopy(status))
+        self._vain.move_to_end(uid_of(sent))
+        if len(self._vain) > REMEMBERED:
+            self._vain.popitem(last=False)
 
     async def add_finalizer(self, kind: Kind, current: Raw) -> Raw | None:
         """See :meth:`KubeClient.add_finalizer`."""

@@ -69,6 +69,9 @@ def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Contro
     shop.waits_for("idle-off", "WaitingForDomain")
     shop.snapshot("idle-nowhere", "no-such-domain")
     shop.waits_for("idle-nowhere", "DomainNotFound")
+    # A field that somebody else set is never taken away by ours: what is there never equals what is sent.
+    foreign = json.dumps({"status": {"operation": {"kind": "Commit", "percent": 5}}})
+    shop.kubectl("patch", "vvs/idle-nowhere", "--subresource=status", "--type=merge", f"--patch={foreign}")
     assert {"create_snapshot", "set_metadata", "remove_image"} <= set(calls.read_text().split())
 
     def settled() -> tuple[float, str, list[tuple[str, str]], str] | None:
