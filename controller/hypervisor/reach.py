@@ -10,6 +10,7 @@ Knows nothing of libvirt. One :class:`Reach` serves all connections to one hyper
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import logging
 from collections.abc import Iterable
@@ -31,8 +32,12 @@ _ANY_HOST_SERVES = {"gluster", "rbd"}
 _FAIL_AT_ONCE = {"nbd", "http", "https"}
 """Their clients in QEMU 7.2 do not connect again (measured for NBD); those of iSCSI, RBD and gluster do, and
 keep the guest's requests meanwhile."""
+_NO_ROOM = {"nbd": " (or it serves as many clients as it may: qemu-nbd wants a greater --shared)"}
+"""What silence may mean as well, by protocol."""
 _CEPH_PORTS = ("3300", "6789")
 """What librados tries when no port is given (messenger 2 and 1)."""
+_REST = 1024
+"""Bytes that end a talk at most."""
 _NOT_FROM_HERE = 600.0
 """Seconds for which a server that only the hypervisor seems to reach is not asked again."""
 
@@ -41,10 +46,7 @@ class Answer(Enum):
     """What came of asking one server."""
 
     ANSWERED = "answers"
-    SILENT = (
-        "accepts connections and does not answer: it hangs (restart it), or it has no room for one more "
-        "client (qemu-nbd: a greater --shared)"
-    )
+    SILENT = "accepts connections and does not answer: it hangs, so look at it or restart it"
     STRANGE = "answers in another protocol: look whether the port is right"
     REFUSED = "refuses connections: start it"
     LOST = "cannot be connected to: look at the server, its name and the network"
@@ -152,7 +154,7 @@ class Reach:
             return ""
         if not needed and set(answers.values()) == {Answer.REFUSED}:
             return ""
-        return ", ".join(f"the {server} {answers[server].value}" for server in servers)
+        return ", ".join(_words(server, answers[server]) for server in servers)
 
     def _counts(self, server: Server, answer: Answer) -> bool:
         """Whether the answer says something of what QEMU would meet."""
@@ -176,6 +178,12 @@ class Reach:
             _log.info("storage server cannot be asked from here: %s %s", server, answer.value)
             self._silenced[server] = loop.time() + _NOT_FROM_HERE
         return answer
+
+
+def _words(server: Server, answer: Answer) -> str:
+    """For people: the same each time, because conditions are compared."""
+    more = _NO_ROOM.get(server.protocol, "") if answer is Answer.SILENT else ""
+    return f"the {server} {answer.value}{more}"
 
 
 async def _ask(server: Server, deadline: float) -> Answer:
@@ -216,5 +224,8 @@ async def _talk(hello: Hello, reader: asyncio.StreamReader, writer: asyncio.Stre
         return Answer.STRANGE if end.partial else Answer.REFUSED
     if not hello.fits(answer):
         return Answer.STRANGE
-    writer.write(hello.bye(answer))
+    if bye := hello.bye(answer):
+        writer.write(bye)
+        with contextlib.suppress(ConnectionError):
+            await reader.read(_REST)  # leaving before the reply would count as rude
     return Answer.ANSWERED

@@ -45,7 +45,7 @@ class FakeServer:
             got = await reader.read(4096)
             writer.write(self.answer(got))
         if not self.hangs_up:
-            got += await reader.read()
+            got += await reader.read(4096)
         self.got.append(got)
         writer.close()
         self.ended.set()
