@@ -72,6 +72,9 @@ def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Contro
     # A field that somebody else set is never taken away by ours: what is there never equals what is sent.
     foreign = json.dumps({"status": {"operation": {"kind": "Commit", "percent": 5}}})
     shop.kubectl("patch", "vvs/idle-nowhere", "--subresource=status", "--type=merge", f"--patch={foreign}")
+    # Flags of calls about domains are asked for, and shown, once there is a domain.
+    shown = ("get", "hypervisors", "-o", "jsonpath={.items[*].status.capabilities}")
+    wait_until(lambda: "commit" in shop.kubectl(*shown), timeout=60, what="the capabilities", interval=0.5)
     assert {"create_snapshot", "set_metadata", "remove_image"} <= set(calls.read_text().split())
 
     def settled() -> tuple[float, str, list[tuple[str, str]], str] | None:
