@@ -41,6 +41,8 @@ class Mirror:
     job: str
     ready: bool
     source_key: str
+    footprint: str = ""
+    """What the second image may share bytes with; see :attr:`Source.footprint`."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,12 @@ class Disk:
     def keys(self) -> tuple[str, ...]:
         """Identities of the layers, active first."""
         return tuple(layer.key for layer in self.layers)
+
+    @property
+    def footprints(self) -> frozenset[str]:
+        """What the layers, and the target of a mirror, may share bytes with; see :attr:`Source.footprint`."""
+        mirrored = {self.mirror.footprint} if self.mirror and self.mirror.footprint else set()
+        return frozenset(layer.source.footprint for layer in self.layers) | mirrored
 
     @property
     def boundaries(self) -> tuple[Boundary, ...]:

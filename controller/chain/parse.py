@@ -6,6 +6,8 @@ end, an empty one a known end. It never guesses an index and never follows a pat
 
 from __future__ import annotations
 
+import copy
+
 from lxml import etree
 
 from controller.chain.disk import ChainEnd, Disk, DomainDefinition, Layer, Mirror
@@ -89,7 +91,7 @@ def _layer(element: etree._Element) -> Layer | None:
     source_element = element.find("source")
     if source_element is None:
         return None
-    source = Source.from_element(element.get("type", "file"), source_element)
+    source = Source.from_element(element.get("type", "file"), _with_access(element, source_element))
     if source.is_empty:
         return None
     index = source_element.get("index") or element.get("index")
@@ -101,12 +103,32 @@ def _layer(element: etree._Element) -> Layer | None:
     )
 
 
+def _with_access(element: etree._Element, source: etree._Element) -> etree._Element:
+    """The ``<source>`` with the credentials that older documents have beside it.
+
+    libvirt leaves ``<auth>`` and ``<encryption>`` of a disk where it found them (measured, libvirt 9.0), but
+    knows neither there in a ``<backingStore>`` nor in a snapshot: whatever is built from the source needs
+    them inside.
+    """
+    beside = [
+        child
+        for child in element.iterchildren("auth", "encryption")
+        if element.tag == "disk" and source.find(child.tag) is None
+    ]
+    if not beside:
+        return source
+    whole = copy.deepcopy(source)
+    whole.extend(copy.deepcopy(child) for child in beside)
+    return whole
+
+
 def _mirror(disk: etree._Element) -> Mirror | None:
     element = disk.find("mirror")
     if element is None:
         return None
     source_element = element.find("source")
-    key = (
-        "" if source_element is None else Source.from_element(element.get("type", "file"), source_element).key
-    )
-    return Mirror(job=element.get("job", "copy"), ready=element.get("ready") == "yes", source_key=key)
+    job, ready = element.get("job", "copy"), element.get("ready") == "yes"
+    if source_element is None:
+        return Mirror(job=job, ready=ready, source_key="")
+    source = Source.from_element(element.get("type", "file"), source_element)
+    return Mirror(job=job, ready=ready, source_key=source.key, footprint=source.footprint)

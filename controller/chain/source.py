@@ -2,12 +2,19 @@
 
 The element is kept verbatim (minus libvirt's ``index``), so that whatever libvirt wrote there, hosts,
 transport, TLS, a reference to a secret, goes back unchanged into every XML that varve builds from it.
-Identity is separate from spelling: two elements name the same image when their :attr:`Source.key` is
-equal. It is made of protocol, all hosts and the whole name, never of a piece of a path.
+
+Three names are made of it (ADR 8 says why they differ):
+
+* :attr:`Source.key`, the identity: protocol, all hosts and the whole name in their normal spelling, never a
+  piece of a path, and nothing of how the image is reached (credentials, TLS, initiator, timeouts). Chains and
+  the journal go by it, so two images never have one key.
+* :attr:`Source.footprint`, for guards: one image never has two, whatever hosts it is reached by.
+* :attr:`Source.uri`, for people.
 """
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,31 +23,16 @@ from urllib.parse import quote
 
 from lxml import etree
 
-DEFAULT_PORTS = {"gluster": "24007", "nbd": "10809", "iscsi": "3260", "http": "80", "https": "443"}
-"""Ports that libvirt assumes when ``<host>`` has none (libvirt documentation, domain XML, disk source)."""
+from controller.chain import source_uri
+from controller.chain.address import DEFAULT_PORTS, Host
+
+__all__ = ["DEFAULT_PORTS", "Host", "Source"]
 
 _PATH_ATTRIBUTE = {"file": "file", "block": "dev", "dir": "dir"}
-_PARSER = etree.XMLParser(resolve_entities=False, no_network=True, remove_blank_text=True)
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """One ``<host>`` of a network source."""
-
-    name: str = ""
-    port: str = ""
-    transport: str = "tcp"
-    socket: str = ""
-
-    def address(self, protocol: str) -> str:
-        """The host as ``name:port`` or ``unix:socket``, with the protocol's default port made explicit."""
-        if self.transport == "unix":
-            return f"unix:{self.socket}"
-        name = f"[{self.name}]" if ":" in self.name else self.name.lower()
-        port = self.port or DEFAULT_PORTS.get(protocol, "")
-        suffix = f":{port}" if port else ""
-        prefix = "" if self.transport == "tcp" else f"{self.transport}+"
-        return f"{prefix}{name}{suffix}"
+_SAFE = "/:.,=+-_"
+_PARSER = etree.XMLParser(
+    resolve_entities=False, no_network=True, remove_blank_text=True, remove_comments=True, remove_pis=True
+)
 
 
 @dataclass(frozen=True)
@@ -114,39 +106,132 @@ class Source:
             for host in self._element.findall("host")
         )
 
+    @property
+    def snapshot(self) -> str:
+        """The snapshot of an RBD image that is read instead of the image, otherwise the empty string."""
+        found = self._element.find("snapshot")
+        return "" if found is None else found.get("name", "")
+
     @cached_property
     def key(self) -> str:
         """The identity of the image: equal keys mean the same bytes.
 
-        Paths are normalised textually: a running machine's gluster layer reads ``gv0/./base.raw`` after a
+        Names are normalised textually: a running machine's gluster layer reads ``gv0/./base.raw`` after a
         restart (measured, libvirt 9.0). Host order does not matter, an absent port is the default port.
         """
+        return self._slice + self._whole_key
+
+    @property
+    def _whole_key(self) -> str:
         if self.path:
             return f"{self.type}:{_normal(self.path)}"
         if self.type == "network":
-            name = _normal(self.name) if self.protocol == "gluster" else self.name
-            addresses = ",".join(sorted(host.address(self.protocol) for host in self.hosts))
+            hosts = ",".join(sorted({host.identity(self.protocol) for host in self.hosts}))
+            config = self._element.find("config")
+            if not hosts and config is not None:  # then the file says which cluster it is
+                hosts = quote(config.get("file", ""), safe="")
             query = self._element.get("query", "")
-            return f"{self.protocol}://{addresses}/{name}" + (f"?{query}" if query else "")
+            suffix = f"?{quote(query, safe=_SAFE + '&')}" if query else ""
+            return f"{self.protocol}://{hosts}/{self._image}{suffix}"
+        return self._local_key
+
+    @property
+    def _local_key(self) -> str:
+        """What is neither a path nor on the network."""
         if self.type == "volume":
-            return f"volume:{self._element.get('pool', '')}/{self._element.get('volume', '')}"
+            return source_uri.write_volume(self._element.get("pool", ""), self._element.get("volume", ""))
         return f"{self.type}:{self.xml}"
+
+    @property
+    def _slice(self) -> str:
+        """The part of the container that the image is (``<slices>``): another part is another image."""
+        found = self._element.find("slices/slice[@type='storage']")
+        return "" if found is None else f"slice:{found.get('offset', '')}+{found.get('size', '')}:"
+
+    @property
+    def _image(self) -> str:
+        """Name and snapshot of a network image as they are in its identity."""
+        name = quote(self._normal_name, safe=_SAFE)
+        return f"{name}@{quote(self.snapshot, safe='')}" if self.snapshot else name
+
+    @property
+    def _normal_name(self) -> str:
+        """One spelling of the name of a network image."""
+        if self.protocol == "gluster":
+            return self.location
+        if self.protocol == "iscsi":
+            # The names of targets do not know case (RFC 3722), and libvirt adds the LUN 0 (measured).
+            target, _, lun = self.name.partition("/")
+            return f"{target.lower()}/{lun or '0'}"
+        return source_uri.image_name(self.protocol, self.name)
+
+    @cached_property
+    def footprint(self) -> str:
+        """For guards: equal whenever two sources may share bytes, however they are spelled (ADR 8).
+
+        A local path is the same place as a file and as a block device, and so are all parts of one container.
+        On the network the servers do not count: a cluster is named by any of its hosts, a target by any of
+        its portals, a server by any of its names and addresses. NBD alone is told apart by port or socket,
+        because the names of its exports are often empty and mostly alike.
+        """
+        if self.path:
+            return f"file:{_normal(self.path)}"
+        if self.type != "network":
+            return self._local_key
+        ports = ""
+        if self.protocol == "nbd":
+            ports = ",".join(sorted({h.identity("nbd").rpartition(":")[2] for h in self.hosts})) + "/"
+        return f"{self.protocol}:{ports}{self._image}"
 
     @cached_property
     def uri(self) -> str:
         """The image for people and for patterns: the path of a local image, otherwise a URI without secrets.
 
-        Normalised like the identity, so that ``/images//golden/x`` does not slip past a pattern.
+        Normalised like the identity, so that ``/images//golden/x`` does not slip past a pattern. A part of a
+        container is called as the container, so that it does not either.
         """
         if self.path:
             return _normal(self.path)
         if self.type == "network":
-            name = quote(_normal(self.name) if self.protocol == "gluster" else self.name, safe="/:.,=@+-_")
-            unix = [host for host in self.hosts if host.transport == "unix"]
-            if unix:
-                return f"{self.protocol}+unix:///{name}?socket={quote(unix[0].socket)}"
-            return f"{self.protocol}://{','.join(h.address(self.protocol) for h in self.hosts)}/{name}"
-        return self.key
+            parts = source_uri.Parts(self.protocol, self._normal_name, self.hosts, self.snapshot)
+            return source_uri.write(parts)
+        if self.type == "volume":
+            return self._local_key
+        # What libvirt may invent: nothing is known of it, so nothing of it is shown.
+        return f"{self.type}:{hashlib.sha256(self.xml.encode()).hexdigest()[:12]}"
+
+    @classmethod
+    def from_uri(cls, text: str) -> Source:
+        """The image that a person names as :attr:`uri` does. A local path is taken for a file; compare
+        :attr:`footprint` with that of a block device. Raises :class:`source_uri.NotAnImage`."""
+        try:
+            return cls._from_uri(text)
+        except source_uri.NotAnImage:
+            raise
+        except ValueError as error:  # lxml's, for a character that no XML can hold
+            raise source_uri.NotAnImage("an image's name has no control characters") from error
+
+    @classmethod
+    def _from_uri(cls, text: str) -> Source:
+        if text.startswith("/"):
+            return cls.file(text)
+        if text.startswith("volume:"):
+            pool, volume = source_uri.read_volume(text)
+            return cls.from_element("volume", etree.Element("source", pool=pool, volume=volume))
+        parts = source_uri.read(text)
+        source = cls.network(parts.protocol, parts.name, parts.hosts)
+        if not parts.snapshot:
+            return source
+        element = source.element()
+        etree.SubElement(element, "snapshot", name=parts.snapshot)
+        return cls.from_element("network", element)
+
+    def is_called(self, text: str) -> bool:
+        """True when ``text``, which a person wrote, names this image, in whatever spelling."""
+        try:
+            return text == self.uri or Source.from_uri(text).uri == self.uri
+        except source_uri.NotAnImage:
+            return False
 
     @property
     def is_empty(self) -> bool:
@@ -169,7 +254,7 @@ class Source:
             element.set("file", posixpath.join(posixpath.dirname(_normal(self.path)), leaf))
             _drop(element, "startupPolicy")
         elif self.protocol in {"gluster", "rbd"} and "/" in self.name:
-            name = _normal(self.name) if self.protocol == "gluster" else self.name
+            name = self.location if self.protocol == "gluster" else self.name
             element.set("name", posixpath.join(posixpath.dirname(name), leaf))
             _drop(element, "query")
         else:
@@ -179,12 +264,17 @@ class Source:
     @property
     def location(self) -> str:
         """The local path or the image name, spelled normally: ``gv0/x`` also for ``gv0/./x``."""
-        return _normal(self.path or self.name)
+        if self.protocol != "gluster":
+            return _normal(self.path or self.name)
+        # In a volume, .. does not lead out of it.
+        volume, _, path = self.name.lstrip("/").partition("/")
+        return volume + _normal(f"/{path}") if path else volume
 
     @property
     def leaf(self) -> str:
         """The last path component: the file name, or what stands in its place."""
-        return posixpath.basename(_normal(self.path or self.name)) or self.key
+        name = self._element.get("volume", "") if self.type == "volume" else self.path or self.name
+        return posixpath.basename(_normal(name)) or self.uri
 
 
 def _drop(element: etree._Element, attribute: str) -> None:

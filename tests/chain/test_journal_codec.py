@@ -32,6 +32,7 @@ def _prefixed(element: etree._Element, parent: etree._Element | None) -> etree._
         copy = etree.Element(tag, attributes, nsmap={"varve": JOURNAL_NAMESPACE})
     else:
         copy = etree.SubElement(parent, tag, attributes)
+    copy.text = element.text
     for child in element:
         _prefixed(child, copy)
     return copy

@@ -57,6 +57,9 @@ def test_a_neighbour_differs_in_its_name_only(source: Source, leaf: str) -> None
     for element in (mine, theirs):
         element.attrib.pop(attribute)
         element.attrib.pop("query", "")
+        for tag in ("slices", "encryption", "reservations", "snapshot"):  # of one image, not of its place
+            for child in element.findall(tag):
+                element.remove(child)
     assert etree.tostring(mine, method="c14n") == etree.tostring(theirs, method="c14n")
     folder = (source.path or source.name).rpartition("/")[0]
     assert (beside.path or beside.name).rpartition("/")[0] == folder
