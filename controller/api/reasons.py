@@ -115,6 +115,10 @@ class Reason(StrEnum):
         "OverlayRequired",
         "The disk has no place beside its image for a new layer; spec.overlay or the class must name one.",
     )
+    OVERLAY_UNUSABLE = (
+        "OverlayUnusable",
+        "What spec.overlay.source names is used by somebody, or does not hold what content: Prepared says.",
+    )
     IMAGE_PROTECTED = (
         "ImageProtected",
         "The merge would write to an image that is shared, protected or read-only.",

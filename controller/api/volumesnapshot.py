@@ -63,10 +63,6 @@ QUIESCE_REQUIRED_MESSAGE = (
     "quiesce: Required needs freezing through the guest agent, which comes with a later version: "
     "write Preferred or Never"
 )
-OVERLAY_SOURCE_MESSAGE = (
-    "overlay.source needs support for images made beforehand, which comes with a later version: "
-    "write overlay.directory or overlay.pool"
-)
 ADOPT_MESSAGE = (
     "adopt (binding to a layer that is in the chain already) comes with a later version: "
     "leave adopt out to take a new point"
@@ -145,11 +141,6 @@ class VolumeSnapshotSpec(SpecModel):
                     ONE_PLACE_MESSAGE,
                     field_path=".overlay",
                 ),
-                rule(
-                    "!has(self.overlay) || !has(self.overlay.source)",
-                    OVERLAY_SOURCE_MESSAGE,
-                    field_path=".overlay",
-                ),
             ]
         }
     )
@@ -199,8 +190,6 @@ class VolumeSnapshotSpec(SpecModel):
             return ADOPT_MESSAGE
         if self.quiesce is Quiesce.REQUIRED:
             return QUIESCE_REQUIRED_MESSAGE
-        if self.overlay is not None and self.overlay.source is not None:
-            return OVERLAY_SOURCE_MESSAGE
         return None
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from controller.chain.access import with_access
+from controller.chain.disk import Disk
 from controller.chain.journal import Owner
 from controller.chain.source import Source
 
@@ -21,14 +23,21 @@ class Direction(StrEnum):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a new overlay goes: beside the active layer, unless ``template`` gives another place."""
+    """Where a new overlay goes: beside the active layer, unless ``template`` or ``target`` says otherwise."""
 
     template: Source | None = None
     """Any image in the wanted directory, pool or volume; the overlay goes beside it."""
+    target: Source | None = None
+    """The very place that the overlay goes to, made beforehand: lent, so it is given back, never removed."""
+    prepared: bool = False
+    """``target`` holds an empty overlay already; otherwise libvirt formats it and what is there is lost."""
 
-    def overlay(self, active: Source, leaf: str) -> Source | None:
-        """The source of a new overlay called ``leaf``; None when the place cannot hold a new image."""
-        return (self.template or active).beside(leaf)
+    def overlay(self, chain: Disk, leaf: str) -> Source | None:
+        """The source of a new overlay of a chain that has layers; ``leaf`` is its name where one is made.
+        None when the place cannot hold a new image."""
+        if self.target is not None:
+            return with_access(self.target, (layer.source for layer in chain.layers))
+        return (self.template or chain.layers[0].source).beside(leaf)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from controller.chain.disk import ChainEnd, Disk
 from controller.chain.journal import Operation, OperationKind
 from controller.chain.observation import DiskFacts, JobKind, Observation, RunState
 from controller.chain.outcome import Outcome
+from controller.chain.source import Source
 
 
 class Why(StrEnum):
@@ -27,6 +28,8 @@ class Why(StrEnum):
     DISK_NOT_FOUND = "DiskNotFound"
     DISK_UNSUPPORTED = "DiskUnsupported"
     OVERLAY_REQUIRED = "OverlayRequired"
+    OVERLAY_UNUSABLE = "OverlayUnusable"
+    HYPERVISOR_UNREACHABLE = "HypervisorUnreachable"
     CHAIN_TOO_LONG = "ChainTooLong"
     CHAIN_UNKNOWN = "ChainUnknown"
     CHAIN_DIVERGED = "ChainDiverged"
@@ -108,6 +111,10 @@ def disk_guard(disk: Disk) -> Blocked | None:
         (disk.device != "disk", f"it is a {disk.device}, not a disk"),
         (disk.readonly, "it is read-only"),
         (disk.shareable, "it is shareable: other machines may write to it at the same time"),
+        (
+            bool(disk.layers) and disk.layers[0].source.element().find("encryption") is not None,
+            "its image is encrypted, and what the guest writes would go unencrypted to the new layer",
+        ),
         (disk.transient, "it is transient: its content is thrown away when the machine stops"),
     ]
     found = [text for fault, text in faults if fault]
@@ -145,6 +152,33 @@ def depth_guard(chain: Disk, policy: Policy) -> Blocked | None:
         Why.CHAIN_TOO_LONG,
         f"disk {chain.target} has {len(chain.layers)} layers and the class allows {policy.max_layers}; "
         f"delete points that are not needed, or raise maxLayers",
+    )
+
+
+def lent_guard(observation: Observation, overlay: Source) -> Blocked | None:
+    """May the overlay that was made beforehand be used (and be written over)? Only if nothing names it.
+
+    Call with ``claims`` read. An image that has two names (a link, another name of the same server) cannot be
+    told from two images.
+    """
+    claims = observation.claims or {}
+    user = next((claims[name] for name in (overlay.key, overlay.footprint) if name in claims), None)
+    if user is not None:
+        return Blocked(Why.OVERLAY_UNUSABLE, in_use(overlay, user))
+    if observation.unasked:
+        return Blocked(
+            Why.HYPERVISOR_UNREACHABLE,
+            f"whether {overlay.uri} is used elsewhere cannot be told while Hypervisor "
+            f"{', '.join(observation.unasked)} does not answer: the point waits for it",
+        )
+    return None
+
+
+def in_use(overlay: Source, user: str) -> str:
+    """What to say of an overlay that ``user`` names."""
+    return (
+        f"spec.overlay.source {overlay.uri} is not written over, because {user} names it; name another place "
+        f"(if that is another image of the same name, write this one's so that they can be told apart)"
     )
 
 
@@ -276,8 +310,8 @@ def overlay_required(chain: Disk) -> Blocked:
     return Blocked(
         Why.OVERLAY_REQUIRED,
         f"disk {chain.target} is on {kind} ({source.uri}), which has no place beside it for a layer: "
-        f"make a new VolumeSnapshot with spec.overlay.directory or spec.overlay.pool, or set overlay in the "
-        f"class",
+        f"make a new VolumeSnapshot with spec.overlay.directory, spec.overlay.pool or spec.overlay.source, "
+        f"or set overlay in the class",
     )
 
 

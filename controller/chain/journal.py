@@ -75,6 +75,10 @@ class Operation:
     capacity: int = 0
     consistency: str = ""
     consistency_message: str = ""
+    lent: bool = False
+    """A take whose overlay was made beforehand and goes back to whoever lent it."""
+    prepared: bool = False
+    """A take whose overlay holds an empty qcow2 image already."""
     process: str = ""
     """Only in the live copy: a mark that is gone when QEMU was started anew. A pull that completed in another
     process was never flushed by us."""
@@ -99,13 +103,27 @@ class DiskJournal:
     points: tuple[Point, ...] = ()
     images: frozenset[str] = frozenset()
     """Identities of images that varve made and that are still in the chain. Only those are ever removed."""
+    lent: frozenset[str] = frozenset()
+    """Identities of overlays in the chain that were made beforehand: given back when they leave it."""
     operation: Operation | None = None
     removals: tuple[Removal, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Nothing is recorded that anybody needs."""
-        return not (self.points or self.operation or self.removals or self.images)
+        return not (self.points or self.operation or self.removals or self.images or self.lent)
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Identities of the images in the chain that the record needs."""
+        return self.images | self.lent | {point.overlay for point in self.points}
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Images that an operation or a removal is about. Orphans are not: nobody needs them any more."""
+        waiting = (removal.layer for removal in self.removals if not removal.left)
+        operation = (self.operation.kept, *self.operation.merged) if self.operation else ()
+        return (*waiting, *operation)
 
     def point(self, overlay: str) -> Point | None:
         """The point whose overlay has this identity."""

@@ -112,6 +112,8 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
         _encode_owners(child, point.owners)
     for key in sorted(disk.images):
         etree.SubElement(element, "image", key=key)
+    for key in sorted(disk.lent):
+        etree.SubElement(element, "lent", key=key)
     if disk.operation:
         _encode_operation(etree.SubElement(element, "operation"), disk.operation)
     for removal in disk.removals:
@@ -130,6 +132,8 @@ def _encode_operation(element: etree._Element, operation: Operation) -> None:
         "capacity": str(operation.capacity),
         "consistency": operation.consistency,
         "message": _text(operation.consistency_message),
+        "lent": "yes" if operation.lent else "",
+        "prepared": "yes" if operation.prepared else "",
         "process": operation.process,
     }
     for name, value in attributes.items():
@@ -166,12 +170,13 @@ def _refuse_others(element: etree._Element, known: set[str]) -> None:
 
 
 def _decode_disk(element: etree._Element) -> DiskJournal:
-    _refuse_others(element, {"point", "image", "operation", "removal"})
+    _refuse_others(element, {"point", "image", "lent", "operation", "removal"})
     operation = element.find("operation")
     return DiskJournal(
         target=_required(element, "target"),
         points=tuple(_decode_point(point) for point in element.iterfind("point")),
         images=frozenset(_required(image, "key") for image in element.iterfind("image")),
+        lent=frozenset(_required(lent, "key") for lent in element.iterfind("lent")),
         operation=None if operation is None else _decode_operation(operation),
         removals=tuple(
             Removal(_decode_layer(removal, "image"), _decode_owners(removal), removal.get("left", ""))
@@ -204,6 +209,8 @@ def _decode_operation(element: etree._Element) -> Operation:
         capacity=int(element.get("capacity", "0")),
         consistency=element.get("consistency", ""),
         consistency_message=element.get("message", ""),
+        lent=element.get("lent") == "yes",
+        prepared=element.get("prepared") == "yes",
         process=element.get("process", ""),
     )
 

@@ -92,6 +92,12 @@ class Observation:
     in_use_elsewhere: Mapping[str, str] | None = None
     """Who else names an image: layer identity to a phrase for people ("disk vdb of web-2"). None when it was
     not read in this pass: then nothing may be merged or removed."""
+    claims: Mapping[str, str] | None = None
+    """Images that any definition or record on any hypervisor names, this domain's own included: identity or
+    footprint to a phrase for people. None when it was not read in this pass: then nothing is used that was
+    made beforehand."""
+    unasked: tuple[str, ...] = ()
+    """Hypervisors that could not be asked for ``claims``."""
     domain_job: str = ""
     """A domain-wide job (migration, save …) that runs, or empty."""
     paused_by_io_error: bool = False

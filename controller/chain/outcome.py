@@ -154,7 +154,8 @@ def settled(record: DiskJournal, operation: Operation, facts: DiskFacts) -> Disk
         return replace(
             record,
             points=(*record.points, point),
-            images=record.images | {operation.kept.key},
+            images=record.images if operation.lent else record.images | {operation.kept.key},
+            lent=record.lent | {operation.kept.key} if operation.lent else record.lent,
             operation=None,
         )
     return _merged(record, operation)
@@ -174,11 +175,13 @@ def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
     out = (
         Removal(layer, operation.owners) if layer.key in record.images else Removal(layer, left=NOT_OURS)
         for layer in operation.merged
+        if layer.key not in record.lent  # it is free for whoever lent it: no orphan
     )
     return replace(
         record,
         points=tuple(points),
         images=record.images - gone,
+        lent=record.lent - gone,
         operation=None,
         removals=(*record.removals, *out),
     )
@@ -186,8 +189,10 @@ def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
 
 def abandoned(record: DiskJournal, operation: Operation) -> DiskJournal:
     """The record after ``operation`` was seen not to have happened. What a failed take may have left on the
-    storage is put down for removal. A commit writes to the kept image from its first moment on, so the points
-    of its range are no longer what they were."""
+    storage is put down for removal, unless the place was lent. A commit writes to the kept image from its
+    first moment on, so the points of its range are no longer what they were."""
+    if operation.kind is OperationKind.TAKE and operation.lent:
+        return replace(record, operation=None)
     if operation.kind is OperationKind.TAKE:
         leftover = Removal(operation.kept)
         return replace(record, operation=None, removals=(*record.removals, leftover))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
 from controller.chain.desired import Want
 from controller.chain.disk import Layer
 from controller.chain.guards import Blocked
-from controller.chain.journal import Operation, Point
+from controller.chain.journal import Operation, Owner, Point
 from controller.chain.steps import Step
 
 
@@ -58,6 +59,8 @@ class DiskPlan:
     """Why nothing is done although something is wanted."""
     untaken: Blocked | None = None
     """Why what is wanted is not taken, while something else goes on."""
+    refused: Mapping[Owner, Blocked] = field(default_factory=dict)
+    """What is against single points that are wanted: their own place, their own policy."""
     wake_at: datetime | None = None
     """When to look again although nothing happened."""
     running: Operation | None = None

@@ -22,6 +22,7 @@ from controller.chain.guards import (
     disk_guard,
     domain_guard,
     foreign_job_guard,
+    lent_guard,
     merge_verdict,
     overlay_required,
     ownership_guard,
@@ -36,6 +37,7 @@ from controller.chain.outcome import Outcome, abandoned, outcome, settled
 from controller.chain.plan import DiskPlan, Plan
 from controller.chain.standing import standings
 from controller.chain.steps import Discard, DiskOperation, Pivot, Record, RecordWhy, StartMerge, Step, Take
+from controller.chain.together import apart, joined
 from controller.chain.upkeep import has_point, upkeep
 
 NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
@@ -82,35 +84,14 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
             tuple(by_target.get(target, ())),
             replace(circumstances, merge_slots=slots),
         )
-        found = _apart(planner.plan(), disks)
+        found = apart(planner.plan(), disks)
         slots -= isinstance(found.step, StartMerge)
         disks.append(found)
     return Plan(
         disks=tuple(disks),
-        steps=_joined(disks, split=circumstances.split_takes),
+        steps=joined(disks, split=circumstances.split_takes),
         standings=standings(observation, by_target, disks),
     )
-
-
-def _apart(found: DiskPlan, others: Sequence[DiskPlan]) -> DiskPlan:
-    """A pull begins alone on its machine: of the merges that could begin now, it or the others wait."""
-    begun = [one.step for one in others if isinstance(one.step, StartMerge)]
-    step = found.step
-    if not isinstance(step, StartMerge) or not begun:
-        return found
-    if all(one.kind is not OperationKind.PULL for one in (step, *begun)):
-        return found
-    text = f"a pull must be alone on its machine; disk {begun[0].target} has a job"
-    return replace(found, step=None, blocked=Blocked(Why.QUEUED, text))
-
-
-def _joined(disks: Sequence[DiskPlan], *, split: bool) -> tuple[Step, ...]:
-    """Takes of one domain become one libvirt transaction; everything else stays per disk."""
-    takes = [disk.step for disk in disks if isinstance(disk.step, Take)]
-    others = [disk.step for disk in disks if disk.step is not None and not isinstance(disk.step, Take)]
-    if len(takes) > 1 and not split:
-        takes = [Take(tuple(one for take in takes for one in take.disks))]
-    return (*takes, *others)
 
 
 @dataclass(frozen=True)
@@ -141,7 +122,7 @@ class _DiskPlanner:
 
     def _begin(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         take = self._take(facts, chain)
-        if take is not None and take.step is not None:
+        if take is not None and (take.step is not None or take.wants_usage):
             return take
         rest = self._discard(facts) or self._merge(facts, chain)
         return rest if take is None else _beside(rest, take)
@@ -184,14 +165,13 @@ class _DiskPlanner:
         obstacle = self._domain_obstacle(facts) or disk_guard(chain) or self._held(facts.target)
         if obstacle is not None:
             return self._waiting(obstacle)
-        able = [
-            (want, overlay)
-            for want in pending
-            if depth_guard(chain, want.policy) is None
-            and (overlay := self._overlay(facts, chain, want)) is not None
-        ]
+        places = [(want, self._place(facts, chain, want)) for want in pending]
+        able = [(want, place) for want, place in places if isinstance(place, Layer)]
+        if self.observation.claims is None and any(want.placement.target for want, _ in able):
+            return DiskPlan(facts.target, wants_usage=True)
+        refused = {want.owner: place for want, place in places if isinstance(place, Blocked)}
         if not able:
-            return self._waiting(depth_guard(chain, pending[0].policy) or overlay_required(chain))
+            return replace(self._waiting(next(iter(refused.values()))), refused=refused)
         first, overlay = able[0]
         sharing = [want for want, _ in able if want.placement == first.placement]
         active = chain.layers[0]
@@ -205,8 +185,10 @@ class _DiskPlanner:
             capacity=self._capacity(facts),
             consistency="Paused" if paused else "CrashConsistent",
             consistency_message="" if paused or not any(want.freeze for want in sharing) else NOT_FROZEN,
+            lent=first.placement.target is not None,
+            prepared=first.placement.prepared,
         )
-        return self._do(Take((DiskOperation(facts.target, operation),)))
+        return replace(self._do(Take((DiskOperation(facts.target, operation),))), refused=refused)
 
     def _is_pending(self, want: Want) -> bool:
         return (
@@ -215,16 +197,25 @@ class _DiskPlanner:
             and self.record.point_of(want.owner) is None
         )
 
+    def _place(self, facts: DiskFacts, chain: Disk, want: Want) -> Layer | Blocked:
+        """Where the overlay goes, or what is against it."""
+        overlay = self._overlay(facts, chain, want)
+        obstacle = depth_guard(chain, want.policy)
+        if overlay is not None and obstacle is None and want.placement.target is not None:
+            known = self.observation.claims is not None
+            obstacle = lent_guard(self.observation, overlay.source) if known else None
+        return obstacle or overlay or overlay_required(chain)
+
     def _overlay(self, facts: DiskFacts, chain: Disk, want: Want) -> Layer | None:
-        """A name that no earlier call has used and no image of this disk has."""
+        """A name that no earlier call has used and no image of this disk has; or the place that is lent."""
         used = {*chain.keys, *self.record.images, *(removal.layer.key for removal in self.record.removals)}
         attempt = 1
         while True:
             leaf = overlay_leaf(
                 domain=self.observation.name, target=facts.target, owner=want.owner, attempt=attempt
             )
-            source = want.placement.overlay(chain.layers[0].source, leaf)
-            if source is None or source.key not in used:
+            source = want.placement.overlay(chain, leaf)
+            if source is None or source.key not in used or want.placement.target is not None:
                 return None if source is None else Layer(source, "qcow2")
             attempt += 1
 
@@ -352,6 +343,7 @@ def _beside(rest: DiskPlan, take: DiskPlan) -> DiskPlan:
         rest,
         blocked=take.blocked if idle else rest.blocked,
         untaken=take.blocked,
+        refused=take.refused,
         wake_at=min(times, default=None),
     )
 

@@ -48,8 +48,8 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     else:
         state = State.LOST if want.memory else State.PENDING
     blocked = disk.blocked
-    if state is State.PENDING and disk.untaken is not None:
-        blocked = disk.untaken
+    if state is State.PENDING:
+        blocked = disk.refused.get(want.owner) or disk.untaken or blocked
     if state is State.LOST:
         blocked = _lost(want, spoiled=spoiled)
     if state is State.UNKNOWN and blocked is None:

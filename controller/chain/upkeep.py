@@ -132,4 +132,5 @@ def _without_strangers(record: DiskJournal, chain: Disk) -> DiskJournal:
     """Forget images that somebody else took out of the chain: whether they can go is not ours to say."""
     if chain.end is ChainEnd.UNKNOWN:
         return record
-    return replace(record, images=record.images & frozenset(chain.keys))
+    present = frozenset(chain.keys)
+    return replace(record, images=record.images & present, lent=record.lent & present)

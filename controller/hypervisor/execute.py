@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from controller.chain.disk import Disk, DomainDefinition, Layer
+from controller.chain.guards import Why, in_use
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
@@ -21,7 +22,7 @@ from controller.chain.source import Source
 from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take, targets_of
 from controller.hypervisor.driver import Driver, Removal
 from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable
-from controller.hypervisor.observe import definition_of, observe
+from controller.hypervisor.observe import Fleet, definition_of, observe
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ class Stale(Exception):
 
 class Refused(Exception):
     """The last look before the call found a reason not to make it. Nothing was done."""
+
+    def __init__(self, message: str, why: Why = Why.IMAGE_PROTECTED) -> None:
+        super().__init__(message)
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,14 @@ class Executor:
         cluster: str,
         identities: Collection[str],
         mark: Callable[[], str] = _new_mark,
+        fleet: Fleet | None = None,
     ) -> None:
         self._driver = driver
         self._observation = observation
         self._uuid = observation.uuid
         self._identities = identities
         self._mark = mark
+        self._fleet = fleet or Fleet()
         self._journal = replace(observation.journal, cluster=cluster)
 
     async def run(self, step: Step) -> Result:
@@ -94,16 +101,20 @@ class Executor:
     # Steps ---------------------------------------------------------------------------------------------
 
     async def _take(self, step: Take) -> None:
+        if any(one.operation.prepared for one in step.disks):
+            raise Refused("content: Prepared cannot be verified yet: write Format", Why.OVERLAY_UNUSABLE)
         for one in step.disks:
             self._begin(one.target, one.operation)
         await self._write_journal()
+        await self._refuse_if_claimed(step)
         definition = await self._look_again()
         for one in step.disks:
             disk = _disk(definition, one.target)
             if disk.active is None or disk.active.key != one.operation.merged[0].key:
                 raise Stale(f"the active layer of {one.target} is not {one.operation.merged[0].source.uri}")
         overlays = {one.target: one.operation.kept for one in step.disks}
-        await self._driver.create_snapshot(self._uuid, snapshot_xml(definition, overlays))
+        prepared = all(one.operation.prepared for one in step.disks)
+        await self._driver.create_snapshot(self._uuid, snapshot_xml(definition, overlays), reuse=prepared)
 
     async def _start(self, step: StartMerge) -> None:
         operation = step.operation
@@ -227,6 +238,20 @@ class Executor:
         if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
             raise Stale("the domain stopped running")
         return definition_of(reading)
+
+    async def _refuse_if_claimed(self, step: Take) -> None:
+        """An overlay that was made beforehand may be named for two points at once. Each puts it into its
+        journal before it looks, so at least one of them sees the other."""
+        lent = [one for one in step.disks if one.operation.lent]
+        if not lent:
+            return
+        claims = await self._fleet.claims(await self._driver.definitions())
+        for one in lent:
+            source = one.operation.kept.source
+            for claim in claims:
+                own = claim.recorded and (claim.uuid, claim.target) == (self._uuid, one.target)
+                if claim.name in {source.key, source.footprint} and not own:
+                    raise Refused(in_use(source, claim.user), Why.OVERLAY_UNUSABLE)
 
     async def _refuse_if_referred(self, operation: Operation) -> None:
         """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""

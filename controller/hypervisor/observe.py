@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from controller.chain.disk import Disk, DomainDefinition
 from controller.chain.journal import Journal
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.parse import parse_domain
+from controller.hypervisor.claims import Claim, claims
 from controller.hypervisor.driver import DomainReading, Driver
 
 _PARSE_HERE = 16
@@ -30,12 +31,33 @@ async def observe(driver: Driver, uuid: str, *, identities: Collection[str]) -> 
     return _facts(await driver.read(uuid), identities)
 
 
-async def with_usage(driver: Driver, observation: Observation) -> Observation:
-    """The observation with who else uses images, read now. Raises as :func:`observe` does.
+@dataclass(frozen=True)
+class Fleet:
+    """The other hypervisors: an image on the network may be used from any of them."""
+
+    drivers: Mapping[str, Driver] = field(default_factory=dict)
+    """By name, those that are connected."""
+    away: tuple[str, ...] = ()
+    """Names of those that are not."""
+
+    async def claims(self, here: Iterable[str]) -> tuple[Claim, ...]:
+        """Who claims images anywhere; ``here`` are the definitions of the hypervisor in question."""
+        found = await asyncio.gather(*(other.definitions() for other in self.drivers.values()))
+        return await asyncio.to_thread(claims, here, dict(zip(self.drivers, found, strict=True)))
+
+
+async def with_usage(driver: Driver, observation: Observation, fleet: Fleet | None = None) -> Observation:
+    """The observation with who else uses images, read now; with a fleet, also what anybody claims anywhere.
+    Raises as :func:`observe` does.
 
     An image that a disk of the domain itself names by now, and did not when it was observed, counts as used.
     """
     documents = await driver.definitions()
+    if fleet is not None:
+        found = await fleet.claims(documents)
+        observation = replace(
+            observation, claims={claim.name: claim.user for claim in reversed(found)}, unasked=fleet.away
+        )
     few = len(documents) <= _PARSE_HERE
     users = _users(documents, observation) if few else await asyncio.to_thread(_users, documents, observation)
     return replace(observation, in_use_elsewhere=users)

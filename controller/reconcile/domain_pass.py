@@ -28,7 +28,7 @@ from controller.hypervisor.errors import (
     Unreachable,
 )
 from controller.hypervisor.execute import Executor, Refused, Result, Stale
-from controller.hypervisor.observe import observe, with_usage
+from controller.hypervisor.observe import Fleet, observe, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.context import Context
@@ -101,7 +101,8 @@ class DomainPass:
         )
         found = self._planned(observation, wants)
         if found.plan.wants_usage:
-            found = self._planned(await with_usage(driver, observation), wants)
+            fleet = self._fleet() if any(want.placement.target for want in wants) else None
+            found = self._planned(await with_usage(driver, observation, fleet), wants)
         self._count(found)
         return found
 
@@ -117,6 +118,12 @@ class DomainPass:
         )
         planned = plan(observation, wants, circumstances)
         return Round(observation, patient(planned, observation.journal, ledger, self._key))
+
+    def _fleet(self) -> Fleet:
+        """The other hypervisors, for a place on the network that they may use as well."""
+        others = {n: h for n, h in self._context.hosts.items() if n != self._key.hypervisor}
+        connected = {name: host.driver for name, host in others.items() if host.status.connected}
+        return Fleet(connected, tuple(sorted(set(others) - set(connected))))
 
     def _slots(self) -> int:
         """How many more merges may run on this hypervisor, by the strictest class that is in force here."""
@@ -156,6 +163,7 @@ class DomainPass:
             found.observation,
             cluster=self._context.cluster,
             identities=self._context.identities(self._key.hypervisor),
+            fleet=self._fleet(),
         )
         for step in found.plan.steps:
             try:
@@ -259,7 +267,7 @@ def _why(error: HypervisorError | Refused) -> Why:
     """The reason that objects give for a step that did not happen."""
     if isinstance(error, StorageUnreachable):
         return Why.STORAGE_UNREACHABLE
-    return Why.IMAGE_PROTECTED if isinstance(error, Refused) else Why.FAILED
+    return error.why if isinstance(error, Refused) else Why.FAILED
 
 
 def _only_records(step: Step) -> bool:

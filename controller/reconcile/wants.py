@@ -11,14 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from controller.api.overlay import ClassOverlay, Overlay
+from lxml import etree
+
+from controller.api.overlay import ClassOverlay, Content, Overlay, OverlaySource
 from controller.api.quantity import parse_quantity
 from controller.api.reasons import Reason
 from controller.api.volumesnapshot import DeletionPolicy, Quiesce, VolumeSnapshot
 from controller.api.volumesnapshotclass import VolumeSnapshotClassSpec
 from controller.chain.desired import Direction, Memory, Placement, Policy, Want
 from controller.chain.journal import Owner
-from controller.chain.source import Source
+from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Driver, Pool
 from controller.hypervisor.errors import NotFound, Unsupported
 from controller.reconcile.store import ClassFault, Snapshot, Store
@@ -116,6 +118,9 @@ def memory_of(snapshot: VolumeSnapshot) -> Memory | None:
 
 async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> Placement | str:
     """Where new layers go, or why that place cannot be used."""
+    if isinstance(overlay, Overlay) and overlay.source is not None:
+        prepared = overlay.source.content is Content.PREPARED
+        return Placement(target=_named(overlay.source), prepared=prepared)
     if overlay is not None and overlay.directory is not None:
         return Placement(_in_directory(overlay.directory))
     if overlay is None or overlay.pool is None:
@@ -134,6 +139,23 @@ def _template(pool: Pool) -> Source | None:
 
 def _in_directory(directory: str) -> Source:
     return Source.file(posixpath.join(directory, "overlay"))
+
+
+def _named(place: OverlaySource) -> Source:
+    """The place as libvirt names it. What is below /dev/ is a block device."""
+    if place.path is not None:
+        return _block(place.path) if place.path.startswith("/dev/") else Source.file(place.path)
+    hosts = [
+        Host(socket=host.socket, transport="unix")
+        if host.socket is not None
+        else Host(name=host.name or "", port=str(host.port or ""))
+        for host in place.hosts or ()
+    ]
+    return Source.network(str(place.protocol), place.name or "", hosts)
+
+
+def _block(path: str) -> Source:
+    return Source.from_element("block", etree.Element("source", dev=path))
 
 
 def _rfc3339(moment: datetime) -> str:

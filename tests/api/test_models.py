@@ -1,9 +1,11 @@
 """The models read what users write and the API server sends, and refuse what is not meant."""
 
 from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from controller.api.crd import KINDS
@@ -121,7 +123,6 @@ def test_names_of_253_characters() -> None:
     [
         ("12-adopt.yaml", {}, "leave adopt out"),
         ("11-snapshot-full.yaml", {}, "write Preferred or Never"),
-        ("10-snapshot.yaml", {"overlay": {"source": {"path": "/dev/vg0/x"}}}, "overlay.directory"),
     ],
 )
 def test_what_comes_later_is_said_and_not_ignored(name: str, changes: dict[str, Any], message: str) -> None:
@@ -165,3 +166,22 @@ def test_a_status_survives_the_way_to_the_server_and_back() -> None:
 def test_a_time_without_a_zone_is_an_error() -> None:
     with pytest.raises(ValidationError, match="time zone"):
         VolumeSnapshotStatus(creation_time=datetime(2026, 11, 22))  # noqa: DTZ001 - the point of the test
+
+
+_CEL = Path(__file__).parents[1] / "cel" / "snapshots.yaml"
+_OVERLAYS = [
+    case for case in yaml.safe_load(_CEL.read_text(encoding="utf-8")) if "overlay source" in case["name"]
+]
+
+
+@pytest.mark.parametrize("case", _OVERLAYS, ids=lambda case: case["name"])
+def test_overlay_sources_are_refused_as_the_api_server_does(case: dict[str, Any]) -> None:
+    raw = sample("10-snapshot.yaml")
+    raw["spec"] = case["spec"]
+    if "refused" not in case:
+        assert VolumeSnapshot.model_validate(raw).spec.not_yet() is None
+        return
+    with pytest.raises(ValidationError) as caught:
+        VolumeSnapshot.model_validate(raw)
+    if "unknown field" not in case["refused"]:
+        assert case["refused"] in explain(caught.value)

@@ -194,7 +194,6 @@ async def test_a_class_that_changes(world: World) -> None:
     [
         ({"quiesce": "Required"}, "write Preferred or Never"),
         ({"adopt": {"layer": "/images/x"}}, "leave adopt out"),
-        ({"overlay": {"source": {"protocol": "nbd", "name": "x"}}}, "write overlay.directory"),
     ],
 )
 async def test_a_field_of_a_later_version_is_refused_not_ignored(
