@@ -38,6 +38,7 @@ COMMANDS = {
 FILES = {
     "usr/lib/*/libvirt/connection-driver/libvirt_driver_qemu.so": "libvirt-daemon-driver-qemu",
     "usr/lib/*/libvirt/storage-file/libvirt_storage_file_gluster.so": "libvirt-daemon-driver-storage-gluster",
+    "usr/lib/*/libvirt/storage-backend/libvirt_storage_backend_rbd.so": "libvirt-daemon-driver-storage-rbd",
     "usr/lib/*/qemu/block-gluster.so": "qemu-block-extra",
     "usr/include/libvirt/libvirt.h": "libvirt-dev",
     "usr/lib/*/libc.so": "libc6-dev",
