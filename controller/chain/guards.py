@@ -260,7 +260,7 @@ def shared_guard(case: MergeCase) -> Blocked | None:
         return None
     elsewhere = case.observation.in_use_elsewhere
     for layer in case.chain.layers[case.choice.span.top : case.writes_to + 1]:
-        user = elsewhere.get(layer.key)
+        user = elsewhere.get(layer.source.footprint)
         if user is not None:
             return Blocked(
                 Why.IMAGE_PROTECTED,

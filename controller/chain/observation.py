@@ -90,8 +90,8 @@ class Observation:
     foreign_owner: str = ""
     """Identity of another cluster whose journal claims this domain."""
     in_use_elsewhere: Mapping[str, str] | None = None
-    """Who else names an image: layer identity to a phrase for people ("disk vdb of web-2"). None when it was
-    not read in this pass: then nothing may be merged or removed."""
+    """Who else names an image: its footprint (:attr:`Source.footprint`) to a phrase for people ("disk vdb of
+    web-2"). None when it was not read in this pass: then nothing may be merged or removed."""
     claims: Mapping[str, str] | None = None
     """Images that any definition or record on any hypervisor names, this domain's own included: identity or
     footprint to a phrase for people. None when it was not read in this pass: then nothing is used that was

@@ -192,7 +192,7 @@ class Executor:
 
     async def _discard(self, step: Discard) -> Result:
         source = step.removal.layer.source
-        self._refuse_if_named(source.key)
+        self._refuse_if_named(source.footprint)
         referrers = await self._driver.referrers(source)
         if referrers:
             raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")
@@ -266,21 +266,18 @@ class Executor:
                 f"which would change with it; remove that image or copy it off first"
             )
 
-    def _refuse_if_named(self, key: str) -> None:
-        """No chain of this domain, and nobody else's, may name an image that is about to go."""
+    def _refuse_if_named(self, footprint: str) -> None:
+        """No chain of this domain, and nobody else's, may name an image that is about to go, whatever hosts
+        it names it by."""
         for facts in self._observation.disks.values():
             for chain in (facts.live, facts.inactive):
-                named = chain is not None and (
-                    chain.position(key) is not None
-                    or (chain.mirror is not None and chain.mirror.source_key == key)
-                )
-                if named:
+                if chain is not None and footprint in chain.footprints:
                     raise Refused(f"the image is still in the chain of disk {facts.target}")
         elsewhere = self._observation.in_use_elsewhere
         if elsewhere is None:
             raise Stale("who else uses the image was not read")
-        if key in elsewhere:
-            raise Refused(f"the image is used by {elsewhere[key]}")
+        if footprint in elsewhere:
+            raise Refused(f"the image is used by {elsewhere[footprint]}")
 
     # The journal ---------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from controller.chain.disk import Disk, DomainDefinition
+from controller.chain.disk import DomainDefinition
 from controller.chain.journal import Journal
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.observation import DiskFacts, Job, Observation, Size
@@ -124,30 +124,25 @@ def _disk(
 
 
 def _users(documents: Iterable[str], observation: Observation) -> dict[str, str]:
-    """Who names an image besides one disk of the observed domain: identity to a phrase for people."""
+    """Who names an image besides one disk of the observed domain: footprint to a phrase for people."""
     users: dict[str, str] = {}
     for document in documents:
         definition = parse_domain(document)
         own = definition.uuid == observation.uuid
         for disk in definition.disks:
-            keys = set(_named(disk))
+            named = disk.footprints
             if own:
-                keys -= _known(observation, disk.target)
-            users |= dict.fromkeys(keys, f"disk {disk.target} of {definition.name}")
+                named -= _known(observation, disk.target)
+            users |= dict.fromkeys(named, f"disk {disk.target} of {definition.name}")
         if own:
-            counted = Counter(key for disk in definition.disks for key in set(disk.keys))
-            shared = {key for key, count in counted.items() if count > 1}
+            counted = Counter(named for disk in definition.disks for named in disk.footprints)
+            shared = {named for named, count in counted.items() if count > 1}
             users |= dict.fromkeys(shared, f"another disk of {definition.name}")
     return users
 
 
-def _known(observation: Observation, target: str) -> set[str]:
+def _known(observation: Observation, target: str) -> frozenset[str]:
     """What the disk named when it was observed."""
     facts = observation.disks.get(target)
     chains = (facts.live, facts.inactive) if facts is not None else ()
-    return {key for chain in chains if chain is not None for key in _named(chain)}
-
-
-def _named(disk: Disk) -> tuple[str, ...]:
-    """The images of a disk's chain, and the target of its mirror."""
-    return (*disk.keys, *((disk.mirror.source_key,) if disk.mirror else ()))
+    return frozenset(named for chain in chains if chain is not None for named in chain.footprints)
