@@ -14,6 +14,7 @@ from tests.reconcile.scenes import (
     ready_within,
     unchanged,
     web,
+    with_points,
 )
 from tests.reconcile.world import NAMESPACE, World
 
@@ -53,13 +54,7 @@ async def test_a_refusal_does_not_tell_whether_the_domain_exists(
 
 async def test_access_that_is_taken_away(world: World) -> None:
     """The point stays as it is, and the object says why nobody looks after it."""
-    host = world.host()
-    world.policy()
-    web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
-    host.faults.forget()
+    host, _ = await with_points(world, "a")
     world.edit_hypervisor("host-a", access=[])
     await world.says("a", "AccessDenied", "spec.access", stalled=True)
     unchanged(host)

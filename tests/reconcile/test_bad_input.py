@@ -15,6 +15,7 @@ from tests.reconcile.scenes import (
     ready_within,
     unchanged,
     web,
+    with_points,
 )
 from tests.reconcile.world import World, base_image
 
@@ -34,10 +35,7 @@ async def test_a_domain_that_does_not_exist(world: World) -> None:
 
 
 async def test_a_disk_that_does_not_exist(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
+    host, uuid = await with_points(world)
     world.snapshot("a", disk="vdb")
     await world.says("a", "DiskNotFound", "web-1 has no disk vdb", "virsh domblklist")
     unchanged(host)
@@ -191,10 +189,7 @@ async def test_a_disk_with_no_place_beside_it(world: World) -> None:
 
 
 async def test_a_pool_that_does_not_exist(world: World) -> None:
-    host = world.host()
-    world.policy()
-    web(host)
-    await world.start()
+    host, _ = await with_points(world)
     world.snapshot("a", overlay={"pool": "fast"})
     await world.says("a", "OverlayRequired", "overlay.pool fast", stalled=True)
     unchanged(host)
@@ -218,12 +213,7 @@ async def test_a_machine_that_is_shut_off(world: World) -> None:
 
 
 async def test_a_point_of_a_machine_that_was_shut_off_since_is_deleted_when_it_runs(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
+    host, uuid = await with_points(world, "a")
     host.shutdown(uuid)
     await world.settled()
     assert world.is_ready("a")

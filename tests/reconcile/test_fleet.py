@@ -9,7 +9,7 @@ import pytest
 from controller.hypervisor.simulated import DiskDefinition
 from controller.kube.errors import Unavailable
 from controller.kube.kinds import VOLUME_SNAPSHOT
-from tests.reconcile.scenes import web
+from tests.reconcile.scenes import web, with_points
 from tests.reconcile.world import NAMESPACE, World
 
 
@@ -60,14 +60,7 @@ async def test_a_start_while_kubernetes_is_away_is_tried_again_by_the_caller(wor
 
 
 async def test_a_new_hypervisor_takes_nothing_from_the_points_of_others(world: World) -> None:
-    host = world.host()
-    world.policy()
-    web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
-    await world.settled()
-    world.kube.forget_calls()
+    await with_points(world, "a")
     web(world.host("host-b"), "db")
     await world.settled()
     assert world.kube.writes.keys() <= {"status"}
@@ -111,10 +104,7 @@ async def test_each_process_of_a_sharded_fleet_speaks_of_its_own(world: World) -
 
 
 async def test_events_are_written_on_transitions_only(world: World) -> None:
-    host = world.host()
-    world.policy()
-    web(host)
-    await world.start()
+    host, _ = await with_points(world)
     world.snapshot("a")
     world.snapshot("bad", disk="sda")
     world.snapshot("worse", source={"domain": "web-1", "disk": "vda", "hypervisor": "host-a"}, suspend=True)
@@ -194,12 +184,7 @@ async def test_objects_that_are_gone_are_forgotten(world: World) -> None:
 
 
 async def test_a_hypervisor_object_that_is_deleted_and_made_again(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
+    host, uuid = await with_points(world, "a")
     spec = world.hypervisor("host-a")["spec"]
     host.faults.forget()
     world.delete_hypervisor("host-a")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from controller.kube.kinds import VOLUME_SNAPSHOT
-from tests.reconcile.scenes import web
+from tests.reconcile.scenes import web, with_points
 from tests.reconcile.world import NAMESPACE, World
 
 
@@ -129,10 +129,7 @@ def _generation_seen(world: World, name: str) -> bool:
 
 
 async def test_an_event_that_is_doubled_or_old(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
+    host, uuid = await with_points(world)
     seen: list[Any] = []
     world.kube.subscribe(lambda kind, event, raw: seen.append((kind, event, raw)))
     world.snapshot("a")
@@ -157,10 +154,7 @@ async def test_an_event_that_is_doubled_or_old(world: World) -> None:
 
 async def test_an_object_that_is_only_thought_to_be_there_is_not_taken(world: World) -> None:
     """The watch broke before it told of the deletion."""
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
+    host, uuid = await with_points(world)
     assert world.engine is not None
     world._unsubscribe()
     world._unsubscribe = None
