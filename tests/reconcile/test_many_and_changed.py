@@ -13,6 +13,7 @@ from tests.reconcile.scenes import (
     ready_within,
     unchanged,
     web,
+    with_points,
 )
 from tests.reconcile.world import World
 
@@ -46,10 +47,7 @@ async def test_two_objects_for_one_disk_at_once(world: World, first: str) -> Non
 
 
 async def test_two_objects_for_one_disk_deleted_at_once(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
+    host, uuid = await with_points(world)
     world.snapshot("a")
     world.snapshot("b")
     await world.ready("a", "b")
@@ -61,12 +59,7 @@ async def test_two_objects_for_one_disk_deleted_at_once(world: World) -> None:
 
 
 async def test_a_domain_that_is_undefined_below_a_point(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
+    host, uuid = await with_points(world, "a")
     host.shutdown(uuid)
     host.undefine(uuid)
     await world.until(lambda: world.condition("a")[1] == "DomainNotFound", 1)
@@ -74,12 +67,7 @@ async def test_a_domain_that_is_undefined_below_a_point(world: World) -> None:
 
 
 async def test_deleting_an_object_whose_machine_is_gone(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
+    host, uuid = await with_points(world, "a")
     image = world.object("a")["status"]["layer"]["source"]
     host.shutdown(uuid)
     host.undefine(uuid)
@@ -95,12 +83,7 @@ async def test_deleting_an_object_whose_machine_is_gone(world: World) -> None:
 
 
 async def test_a_machine_that_is_gone_for_less_than_60_seconds(world: World) -> None:
-    host = world.host()
-    world.policy()
-    uuid = web(host)
-    await world.start()
-    world.snapshot("a")
-    await world.ready("a")
+    host, uuid = await with_points(world, "a")
     definition = list(host.machine(uuid).definition.values())
     journal = dict(host.machine(uuid).config_metadata)
     host.shutdown(uuid)
@@ -199,10 +182,7 @@ async def test_a_class_that_changes(world: World) -> None:
 async def test_a_field_of_a_later_version_is_refused_not_ignored(
     world: World, spec: dict[str, Any], words: str
 ) -> None:
-    host = world.host()
-    world.policy()
-    web(host)
-    await world.start()
+    host, _ = await with_points(world)
     world.snapshot("a", **spec)
     await world.says("a", "InvalidSpec", words, stalled=True)
     unchanged(host)
