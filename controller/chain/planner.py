@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from controller.chain.cost import Choice, Range, choices
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import Disk, Layer
+from controller.chain.explicit import is_short
 from controller.chain.guards import (
     Blocked,
     MergeCase,
@@ -36,7 +37,17 @@ from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.outcome import Outcome, abandoned, outcome, settled
 from controller.chain.plan import DiskPlan, Plan
 from controller.chain.standing import standings
-from controller.chain.steps import Discard, DiskOperation, Pivot, Record, RecordWhy, StartMerge, Step, Take
+from controller.chain.steps import (
+    Discard,
+    DiskOperation,
+    Pivot,
+    Record,
+    RecordWhy,
+    SpellOut,
+    StartMerge,
+    Step,
+    Take,
+)
 from controller.chain.together import apart, joined
 from controller.chain.upkeep import has_point, upkeep
 
@@ -118,7 +129,15 @@ class _DiskPlanner:
         obstacle = foreign_job_guard(facts)
         if obstacle is not None:
             return self._waiting(obstacle) if self._has_work(chain) else DiskPlan(facts.target)
-        return self._begin(facts, chain)
+        return self._spell_out(facts) or self._begin(facts, chain)
+
+    def _spell_out(self, facts: DiskFacts) -> DiskPlan | None:
+        """Before anything else, because the machine may be started anew at any moment."""
+        step = SpellOut(facts.target)
+        due = self.circumstances.discard_holds.get(step.name, self.circumstances.now)
+        if self.record.is_empty or due > self.circumstances.now or not is_short(facts):
+            return None
+        return None if self._domain_obstacle(facts) is not None else self._do(step)
 
     def _begin(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         take = self._take(facts, chain)

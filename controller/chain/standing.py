@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from controller.chain.desired import Want
-from controller.chain.disk import Disk, Layer
+from controller.chain.disk import ChainEnd, Disk, Layer
+from controller.chain.explicit import is_started_short
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal, OperationKind, Point
 from controller.chain.observation import DiskFacts, Observation
@@ -45,16 +46,18 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
         state = State.UNKNOWN if present is None else State.HELD if present and not spoiled else State.LOST
     elif mine is not None and mine.kind is OperationKind.TAKE:
         state = State.TAKING
-    else:
-        state = State.LOST if want.memory else State.PENDING
+    elif want.memory is None:
+        state = State.PENDING
+    else:  # the record went with a definition, and the point may be where libvirt does not look
+        state = State.UNKNOWN if chain.end is ChainEnd.UNKNOWN else State.LOST
     blocked = disk.blocked
     if state is State.PENDING:
         blocked = disk.refused.get(want.owner) or disk.untaken or blocked
     if state is State.LOST:
         blocked = _lost(want, spoiled=spoiled)
-    if state is State.UNKNOWN and blocked is None:
-        text = f"libvirt does not show the chain of disk {want.target} far enough down to find the point"
-        blocked = Blocked(Why.CHAIN_UNKNOWN, text)
+    hidden = state is State.LEAVING and point is not None and has_point(point, chain) is None
+    if blocked is None and (state is State.UNKNOWN or hidden):
+        blocked = out_of_sight(facts)
     return Standing(want, state, point=point, frozen=frozen, operation=mine, blocked=blocked)
 
 
@@ -103,3 +106,21 @@ def _lost(want: Want, *, spoiled: bool) -> Blocked:
         f"{what}. It is not taken again, because that would be another moment: delete this object and make a "
         f"new one",
     )
+
+
+def out_of_sight(facts: DiskFacts) -> Blocked:
+    """A point may be below the last layer that libvirt shows."""
+    if is_started_short(facts):
+        text = (
+            f"the machine was started from a definition that did not name all layers of disk {facts.target}, "
+            f"so libvirt cannot reach the point; the definition names them now: shut the machine down and "
+            f"start it once"
+        )
+    else:
+        chain = facts.chain
+        last = f" below {chain.layers[-1].source.uri}" if chain and chain.layers else ""
+        text = (
+            f"libvirt does not show what is{last} on disk {facts.target}, where the point may be: the "
+            f"definition does not name all layers (docs/operations.md, section Layers out of sight)"
+        )
+    return Blocked(Why.CHAIN_UNKNOWN, text)

@@ -84,7 +84,20 @@ class Discard:
     removal: Removal
 
 
-Step = Take | StartMerge | Pivot | Record | Discard
+@dataclass(frozen=True)
+class SpellOut:
+    """Write the chain that the running machine has into its persistent definition, so that the next start
+    knows all of it."""
+
+    target: str
+
+    @property
+    def name(self) -> str:
+        """By which a failure of it is remembered: it holds up nothing else on the disk."""
+        return f"definition of {self.target}"
+
+
+Step = Take | StartMerge | Pivot | Record | Discard | SpellOut
 
 
 def targets_of(step: Step) -> tuple[str, ...]:

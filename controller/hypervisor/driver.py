@@ -200,10 +200,19 @@ class Driver(Protocol):
         servers count only when QEMU would wait for them."""
         ...
 
+    async def definition(self, uuid: str) -> str:
+        """The persistent XML with the secrets in it, for :meth:`define` and nothing else. Raises Unsupported
+        for a transient domain."""
+        ...
+
     # Changing -----------------------------------------------------------------------------------------
 
     async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
         """Replace varve's metadata element (``JOURNAL_NAMESPACE``, prefix ``varve``); None removes it."""
+        ...
+
+    async def define(self, uuid: str, xml: str, *, replacing: str) -> None:
+        """virDomainDefineXML, if the definition still reads ``replacing``. Raises Busy when it does not."""
         ...
 
     async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:

@@ -13,13 +13,24 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from controller.chain.disk import Disk, DomainDefinition, Layer
+from controller.chain.explicit import NotThePrefix, spelled_out
 from controller.chain.guards import Why, in_use
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
 from controller.chain.outcome import Outcome, fits, outcome
 from controller.chain.source import Source
-from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take, targets_of
+from controller.chain.steps import (
+    Discard,
+    Pivot,
+    Record,
+    RecordWhy,
+    SpellOut,
+    StartMerge,
+    Step,
+    Take,
+    targets_of,
+)
 from controller.hypervisor.driver import Driver, Removal
 from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable
 from controller.hypervisor.observe import Fleet, definition_of, observe
@@ -90,6 +101,8 @@ class Executor:
                 await self._record(step)
             case Discard():
                 return await self._discard(step)
+            case SpellOut():
+                await self._spell_out(step)
         return Result()
 
     @property
@@ -230,6 +243,18 @@ class Executor:
             if isinstance(step, Take):
                 mine += [one.operation.kept.source for one in step.disks]
             await self._driver.reach(mine, beside=beside)
+
+    async def _spell_out(self, step: SpellOut) -> None:
+        """The definition is read before the chain that goes into it: a merge that ends between them has
+        changed the definition, which is then not replaced."""
+        before = await self._driver.definition(self._uuid)
+        disk = _disk(await self._look_again(), step.target)
+        try:
+            after = spelled_out(before, disk)
+        except NotThePrefix as error:
+            raise Stale(str(error)) from error
+        await self._driver.define(self._uuid, after, replacing=before)
+        await self._write_journal()  # what shortened the chain may have left the journal out as well
 
     # The last look -------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from lxml import etree
 
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
-from controller.hypervisor import probe, reading, storage
+from controller.hypervisor import definition, probe, reading, storage
 from controller.hypervisor.codes import translate
 from controller.hypervisor.connections import Connections
 from controller.hypervisor.driver import (
@@ -196,6 +196,9 @@ class LibvirtDriver:
     async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
         await self._reach.ask(sources, beside)
 
+    async def definition(self, uuid: str) -> str:
+        return await self._ask(f"reading domain {uuid}", lambda found: definition.read(found, uuid), key=uuid)
+
     # Changing -----------------------------------------------------------------------------------------
 
     async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
@@ -213,6 +216,15 @@ class LibvirtDriver:
             lambda domain: domain.setMetadata(
                 libvirt.VIR_DOMAIN_METADATA_ELEMENT, journal_xml, _PREFIX, JOURNAL_NAMESPACE, flags
             ),
+        )
+
+    async def define(self, uuid: str, xml: str, *, replacing: str) -> None:
+        await self._run(
+            f"the definition (domain {uuid})",
+            lambda connection: definition.replace(connection, uuid, xml, replacing=replacing),
+            key=uuid,
+            deadline=self._timing.change,
+            changing=True,
         )
 
     async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:

@@ -17,7 +17,17 @@ from controller.chain.journal import Owner
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
 from controller.chain.planner import Circumstances, plan
-from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take, targets_of
+from controller.chain.steps import (
+    Discard,
+    Pivot,
+    Record,
+    RecordWhy,
+    SpellOut,
+    StartMerge,
+    Step,
+    Take,
+    targets_of,
+)
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import (
     Busy,
@@ -226,6 +236,9 @@ class DomainPass:
             text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
             why = Why.FAILED if isinstance(error, Refused) else _why(error)  # nothing is written to
             ledger.discard_failed(self._key, layer.key, Blocked(why, text))
+            return
+        if isinstance(step, SpellOut):
+            ledger.discard_failed(self._key, step.name, Blocked(_why(error), str(error)))
             return
         why = _why(error)
         text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)

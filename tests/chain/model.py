@@ -16,7 +16,7 @@ from controller.chain.journal import DiskJournal, Journal, Operation, OperationK
 from controller.chain.journal_codec import decode, encode
 from controller.chain.observation import DiskFacts, Job, JobKind, Observation, RunState, Size
 from controller.chain.outcome import Outcome, fits, outcome
-from controller.chain.steps import Discard, Pivot, Record, RecordWhy, StartMerge, Step, Take
+from controller.chain.steps import Discard, Pivot, Record, RecordWhy, SpellOut, StartMerge, Step, Take
 from tests.chain.builders import CAPACITY, TARGET
 
 Blocks = dict[int, int]
@@ -80,6 +80,7 @@ class Machine:
     moments: dict[Owner, Blocks] = field(default_factory=dict)
     """What the guest had on its disk when each object's point was taken."""
     end: ChainEnd = ChainEnd.KNOWN
+    defined_end: ChainEnd = ChainEnd.UNKNOWN
     elsewhere: Mapping[str, str] = field(default_factory=dict)
     _writes: int = 0
 
@@ -128,7 +129,7 @@ class Machine:
         self.journal_xml = encode(Journal("c-1").with_disk(record))
 
     def facts(self) -> DiskFacts:
-        """One reading of the disk; the persistent definition has no indexes and no end."""
+        """One reading of the disk; the persistent definition has no indexes, and no end that nobody wrote."""
         layers = tuple(replace(self.storage[key].layer, index=n + 1) for n, key in enumerate(self.chain))
         job = self.job
         mirror = None
@@ -139,7 +140,7 @@ class Machine:
         return DiskFacts(
             target=TARGET,
             live=live,
-            inactive=replace(live, layers=plain, end=ChainEnd.UNKNOWN, mirror=None),
+            inactive=replace(live, layers=plain, end=self.defined_end, mirror=None),
             job=Job(_JOBS[job.operation.kind], 5, 10) if job else None,
             sizes={key: Size(self.storage[key].allocation, CAPACITY) for key in self.chain},
         )
@@ -176,6 +177,9 @@ class Machine:
                 self._record(step)
             case Discard():
                 self._discard(step)
+            case SpellOut():
+                if fault is not Fault.CRASH:
+                    self.defined_end = self.end
 
     def _begin(self, operation: Operation, fault: Fault) -> None:
         self.set_record(replace(self.record, operation=operation))

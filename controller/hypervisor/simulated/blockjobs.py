@@ -93,7 +93,8 @@ def record(machine: Machine, before: DiskDefinition, disk: LiveDisk, job: Job) -
     """What libvirt writes to the persistent definition after ``job`` changed the chain from ``before``.
 
     The persistent chain follows where it lists the same layers as the live one did, down to the job's
-    lowest; otherwise libvirt forgets what it listed below the active layer, and headers decide again.
+    lowest; otherwise libvirt forgets what it listed below the active layer, and headers decide again. A pull
+    of everything from an end that libvirt did not know writes the end down (measured).
     """
     definition = machine.definition
     if definition is None or disk.target not in definition:
@@ -104,11 +105,13 @@ def record(machine: Machine, before: DiskDefinition, disk: LiveDisk, job: Job) -
     kept = {node.key for node in disk.nodes}
     bottom = _bottom(job)
     depth = len(before.keys) if bottom is None else before.keys.index(bottom) + 1
+    terminated = defined.terminated
     if defined.keys[:depth] == before.keys[:depth]:
         chain = tuple(link for link in defined.chain if link.source.key in kept)
+        terminated = terminated or (disk.terminated and not before.terminated)
     else:
         chain = (Link(disk.active.source, disk.active.format),)
-    definition[disk.target] = replace(defined, chain=chain)
+    definition[disk.target] = replace(defined, chain=chain, terminated=terminated)
 
 
 def _bottom(job: Job) -> str | None:

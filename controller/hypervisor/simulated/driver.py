@@ -29,7 +29,7 @@ from controller.hypervisor.errors import (
     Unreachable,
     Unsupported,
 )
-from controller.hypervisor.simulated import blockjobs, metadata, snapshot
+from controller.hypervisor.simulated import blockjobs, definition, metadata, snapshot
 from controller.hypervisor.simulated.faults import Killed, Side
 from controller.hypervisor.simulated.machine import Machine
 
@@ -179,6 +179,14 @@ class SimulatedDriver:
             async with self._call("reach", changing=False, sources=[source.key for source in remote]):
                 self._host.storage.require_servers(remote)
 
+    async def definition(self, uuid: str) -> str:
+        """The persistent document."""
+        async with self._call("definition", changing=False, uuid=uuid):
+            xml = self._host.pages[uuid].inactive(self._host.machine(uuid))
+            if xml is None:
+                raise Unsupported(f"domain {uuid} is transient: it has no persistent definition")
+            return xml
+
     # Changing -----------------------------------------------------------------------------------------
 
     async def set_metadata(self, uuid: str, journal_xml: str | None, *, live: bool, config: bool) -> None:
@@ -187,6 +195,14 @@ class SimulatedDriver:
             "set_metadata", changing=True, uuid=uuid, journal_xml=journal_xml, live=live, config=config
         ):
             metadata.replace(self._unlocked(uuid), journal_xml, live=live, config=config)
+
+    async def define(self, uuid: str, xml: str, *, replacing: str) -> None:
+        """Take the chains of the document over, unless somebody else was faster."""
+        async with self._call("define", changing=True, uuid=uuid, xml=xml, replacing=replacing):
+            machine = self._unlocked(uuid)
+            if self._host.pages[uuid].inactive(machine) != replacing:
+                raise Busy(f"the definition of domain {uuid} was changed meanwhile")
+            self._host.define(machine.name, definition.disks_of(machine, xml), uuid)
 
     async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:
         """Put overlays on top, of all disks that the document asks for or of none."""
