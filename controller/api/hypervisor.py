@@ -67,6 +67,14 @@ class DomainCounts(ApiModel):
     running: int = Field(default=0, ge=0, description="Domains that are running.")
 
 
+class MissingCapability(ApiModel):
+    """Something that was asked for and is not there."""
+
+    name: str = Field(min_length=1, max_length=64, description="The capability's name.")
+    without: str = Field(max_length=256, description="What does not work without it.")
+    brought_by: str = Field(max_length=256, description="The package or version that brings it.")
+
+
 class HypervisorStatus(ApiModel):
     """What the connection is like."""
 
@@ -85,6 +93,9 @@ class HypervisorStatus(ApiModel):
     domains: DomainCounts | None = Field(default=None, description="How many domains there are.")
     capabilities: tuple[Annotated[str, Field(min_length=1, max_length=64)], ...] = Field(
         default=(), max_length=64, description="What was found out by asking, in alphabetical order."
+    )
+    missing: tuple[MissingCapability, ...] = Field(
+        default=(), max_length=16, description="What was asked for and is not there, in alphabetical order."
     )
 
 

@@ -111,6 +111,10 @@ class Reason(StrEnum):
         "UnsupportedTopology",
         "The chain has something that cannot be merged safely, such as a snapshot that crosses the range.",
     )
+    CAPABILITY_MISSING = (
+        "CapabilityMissing",
+        "The hypervisor lacks a driver that the disk needs; the message says which package brings it.",
+    )
     OVERLAY_REQUIRED = (
         "OverlayRequired",
         "The disk has no place beside its image for a new layer; spec.overlay or the class must name one.",

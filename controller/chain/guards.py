@@ -39,6 +39,7 @@ class Why(StrEnum):
     IMAGE_PROTECTED = "ImageProtected"
     UNSUPPORTED_TOPOLOGY = "UnsupportedTopology"
     STORAGE_UNREACHABLE = "StorageUnreachable"
+    CAPABILITY_MISSING = "CapabilityMissing"
     QUEUED = "Queued"
     SETTLING = "Settling"
     FAILED = "Failed"

@@ -13,11 +13,13 @@ from dataclasses import dataclass
 
 import libvirt
 
+from controller.hypervisor import needs
 from controller.hypervisor.errors import (
     AlreadyExists,
     Busy,
     CannotKeepRelative,
     DomainGone,
+    DriverMissing,
     HypervisorError,
     NoSpace,
     NotFound,
@@ -94,6 +96,9 @@ def translate(error: libvirt.libvirtError, *, changing: bool) -> HypervisorError
     """The error class that says what the caller may conclude. ``changing``: the call could have an effect."""
     code = error.get_error_code() or 0
     message = error.get_error_message() or str(error)
+    driver = needs.block_driver_of(message) if code == libvirt.VIR_ERR_INTERNAL_ERROR else None
+    if driver is not None:
+        return DriverMissing(f"{message}: {needs.advice(driver)}", code=code)
     kind = _classify(code, error.get_error_domain() or 0, message, changing=changing)
     return kind(message, code=code)
 

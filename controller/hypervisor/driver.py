@@ -103,7 +103,9 @@ class Facts:
     hostname: str
     capabilities: frozenset[str]
     """Names such as ``commit-relative``, ``rebase-relative``, ``snapshot-quiesce``, ``backing-store-input``,
-    ``storage-dir``, ``storage-gluster``, ``storage-rbd``."""
+    and ``storage-…`` for each type of storage pool."""
+    flags_asked: bool = True
+    """There was a domain to ask with: a flag that is not in ``capabilities`` is not known to the daemon."""
 
 
 class LifecycleKind(StrEnum):

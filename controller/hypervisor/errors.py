@@ -53,6 +53,10 @@ class CannotKeepRelative(Unsupported):
     """RELATIVE was asked for, but a header in the range holds an absolute name (code 55)."""
 
 
+class DriverMissing(Unsupported):
+    """QEMU has no driver for the protocol of an image. The message says what brings it."""
+
+
 class AlreadyExists(HypervisorError):
     """The target image of a snapshot exists already; libvirt left it alone."""
 

@@ -16,7 +16,6 @@ from lxml import etree
 from controller.hypervisor.driver import Facts
 
 _NO_DISK = "__probe__"
-_STORAGE = ("dir", "gluster", "rbd")
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 _FLAGS: dict[str, Callable[[libvirt.virDomain], object]] = {
@@ -46,13 +45,15 @@ _PASSED_THE_FLAGS = {
 
 def probe(connection: libvirt.virConnect) -> Facts:
     """Ask for versions, host name and capabilities."""
+    flags = _flags(connection)
     return Facts(
         libvirt_version=_version(connection.getLibVersion()),
         qemu_version=_version(connection.getVersion()),
         hostname=connection.getHostname(),
         capabilities=frozenset(
-            [*_flags(connection), *_domain_capabilities(connection), *_storage_capabilities(connection)]
+            [*(flags or ()), *_domain_capabilities(connection), *_storage_capabilities(connection)]
         ),
+        flags_asked=flags is not None,
     )
 
 
@@ -61,17 +62,26 @@ def _version(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 
 
-def _flags(connection: libvirt.virConnect) -> Iterator[str]:
+def _flags(connection: libvirt.virConnect) -> list[str] | None:
+    """The flags that the daemon knows; None when there is no domain to ask with."""
     for domain in connection.listAllDomains(0)[:1]:
-        for name, ask in _FLAGS.items():
-            try:
-                ask(domain)
-            except libvirt.libvirtError as error:
-                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
-                    return  # gone meanwhile: unknown
-                known = "unsupported flags" not in str(error)
-                if known and error.get_error_code() in _PASSED_THE_FLAGS:
-                    yield name
+        try:
+            return [name for name, ask in _FLAGS.items() if _knows(domain, ask)]
+        except libvirt.libvirtError as error:
+            if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+            # Gone meanwhile: unknown.
+    return None
+
+
+def _knows(domain: libvirt.virDomain, ask: Callable[[libvirt.virDomain], object]) -> bool:
+    try:
+        ask(domain)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            raise
+        return "unsupported flags" not in str(error) and error.get_error_code() in _PASSED_THE_FLAGS
+    return False
 
 
 def _domain_capabilities(connection: libvirt.virConnect) -> Iterator[str]:
@@ -95,6 +105,5 @@ def _storage_capabilities(connection: libvirt.virConnect) -> Iterator[str]:
             return
         raise
     root = etree.fromstring(xml.encode(), _PARSER)
-    for kind in _STORAGE:
-        if root.find(f"pool[@type='{kind}'][@supported='yes']") is not None:
-            yield f"storage-{kind}"
+    for pool in root.iterfind("pool[@supported='yes']"):
+        yield f"storage-{pool.get('type')}"

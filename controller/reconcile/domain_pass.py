@@ -31,6 +31,7 @@ from controller.chain.steps import (
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import (
     Busy,
+    DriverMissing,
     HypervisorError,
     NotReady,
     OutcomeUnknown,
@@ -280,6 +281,8 @@ def _why(error: HypervisorError | Refused) -> Why:
     """The reason that objects give for a step that did not happen."""
     if isinstance(error, StorageUnreachable):
         return Why.STORAGE_UNREACHABLE
+    if isinstance(error, DriverMissing):
+        return Why.CAPABILITY_MISSING
     return error.why if isinstance(error, Refused) else Why.FAILED
 
 

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from datetime import datetime
 
 from controller.api.conditions import HYPERVISOR_CONDITIONS, State, Verdict, conditions
-from controller.api.hypervisor import DomainCounts, Hypervisor, HypervisorStatus
+from controller.api.hypervisor import DomainCounts, Hypervisor, HypervisorStatus, MissingCapability
 from controller.api.reasons import Reason
 from controller.api.uri import InvalidURIError, parse_uri
-from controller.hypervisor.driver import Event
+from controller.hypervisor import needs
+from controller.hypervisor.driver import Event, Facts
 from controller.hypervisor.host import Connector, Host, HostStatus
 from controller.kube.errors import ObjectGone
 from controller.kube.kinds import HYPERVISOR, Raw
@@ -19,6 +20,9 @@ from controller.kube.port import KubeClient
 from controller.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+_MOST_CAPABILITIES = 64
+"""As many as the status holds."""
 
 MakeConnector = Callable[[str], Connector]
 """From a checked URI to something that opens connections."""
@@ -108,8 +112,14 @@ def hypervisor_status(
         domains=before.domains
         if domains is None
         else DomainCounts(total=len(domains), running=sum(domain.active for domain in domains)),
-        capabilities=tuple(sorted(facts.capabilities)) if facts else before.capabilities,
+        capabilities=tuple(sorted(facts.capabilities))[:_MOST_CAPABILITIES] if facts else before.capabilities,
+        missing=_missing(facts) if facts else before.missing,
     )
+
+
+def _missing(facts: Facts) -> tuple[MissingCapability, ...]:
+    found = needs.missing(facts.capabilities, asked=facts.flags_asked)
+    return tuple(MissingCapability(name=name, without=text, brought_by=by) for name, text, by in found)
 
 
 def _verdict(status: HostStatus | None, fault: str | None) -> Verdict:
