@@ -11,6 +11,7 @@ from controller.api import GROUP, VERSION
 from controller.api.hypervisor import Hypervisor
 from controller.api.objects import Object
 from controller.api.schema import JsonObject
+from controller.api.volumechain import VolumeChain
 from controller.api.volumesnapshot import VolumeSnapshot
 from controller.api.volumesnapshotclass import VolumeSnapshotClass
 
@@ -89,6 +90,26 @@ KINDS = (
             Column("Direction", ".spec.merge.direction"),
         ),
         has_status=False,  # Flux applies kinds named *Class first and waits for those that have a status
+    ),
+    Kind(
+        VolumeChain,
+        plural="volumechains",
+        namespaced=True,
+        short_names=("vvc",),
+        columns=(
+            *_SUMMARY,
+            Column("Domain", ".status.resolved.domainName"),
+            Column("Disk", ".spec.source.disk"),
+            Column("Depth", ".status.depth", "integer"),
+            Column("Plan", ".status.plan.hash"),
+            Column("Hypervisor", ".status.resolved.hypervisor", wide=True),
+            Column("Approval", ".spec.approval", wide=True),
+            Column("Bytes", ".status.totalBytes", "integer", wide=True),
+            Column("Reclaimable", ".status.reclaimableBytes", "integer", wide=True),
+            Column("Operation", ".status.operation.kind", wide=True),
+            Column("Progress", ".status.operation.percent", "integer", wide=True),
+        ),
+        selectable=(".spec.source.domain", ".spec.source.domainUUID", ".spec.source.hypervisor"),
     ),
     Kind(
         Hypervisor,

@@ -101,4 +101,6 @@ def test_columns_are_those_that_are_promised() -> None:
     assert usual == ["READY", "REASON", "DOMAIN", "DISK", "SIZE", "CREATED", "AGE"]
     added = set(_columns("volumesnapshots", wide=True)) - set(usual)
     assert added == {"HYPERVISOR", "CONSISTENCY", "OPERATION", "PROGRESS", "LAYER"}
+    usual = _columns("volumechains", wide=False)
+    assert usual == ["READY", "REASON", "DOMAIN", "DISK", "DEPTH", "PLAN", "AGE"]
     assert _columns("hypervisors", wide=True) == ["READY", "REASON", "LIBVIRT", "QEMU", "DOMAINS", "AGE"]

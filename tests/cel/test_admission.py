@@ -20,6 +20,7 @@ KINDS = {
     "snapshots.yaml": "VolumeSnapshot",
     "classes.yaml": "VolumeSnapshotClass",
     "hypervisors.yaml": "Hypervisor",
+    "chains.yaml": "VolumeChain",
 }
 LATER = {
     "11-snapshot-full.yaml": "write Preferred or Never",
@@ -73,7 +74,7 @@ def _fill(value: Any) -> Any:
 
 def _object(kind: str, namespace: str, spec: Any, name: str = "") -> dict[str, Any]:
     metadata = {"name": name or f"case-{uuid4().hex[:12]}"}
-    if kind == "VolumeSnapshot":
+    if kind in ("VolumeSnapshot", "VolumeChain"):
         metadata["namespace"] = namespace
     return {"apiVersion": API_VERSION, "kind": kind, "metadata": metadata, "spec": _fill(spec)}
 
