@@ -6,14 +6,12 @@ what to do about it. Whether that may pass by itself is the reason's property, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from controller.chain.cost import Choice
-from controller.chain.desired import Policy, Want
-from controller.chain.disk import ChainEnd, Disk
-from controller.chain.journal import Operation, OperationKind
+from controller.chain.desired import Policy
+from controller.chain.disk import Disk
+from controller.chain.journal import Operation
 from controller.chain.observation import DiskFacts, JobKind, Observation, RunState
 from controller.chain.outcome import Outcome
 from controller.chain.source import Source
@@ -54,6 +52,11 @@ class Blocked:
     why: Why
     message: str
 
+    @property
+    def passing(self) -> bool:
+        """True when only other work of varve's own is in the way, which ends by itself."""
+        return self.why is Why.QUEUED
+
 
 def ownership_guard(observation: Observation) -> Blocked | None:
     """Is the record readable, and ours?"""
@@ -87,6 +90,17 @@ def domain_guard(observation: Observation) -> Blocked | None:
             f"libvirt runs a {observation.domain_job} job on domain {name}; the work goes on after it",
         )
     return None
+
+
+def io_error_guard(observation: Observation) -> Blocked | None:
+    """A merge adds load and may need space where the guest just ran out of it."""
+    if not observation.paused_by_io_error:
+        return None
+    name = observation.name
+    return Blocked(
+        Why.DOMAIN_PAUSED,
+        f"domain {name} is paused by an I/O error (virsh domblkerror {name}); mend its storage and resume it",
+    )
 
 
 def pull_guard(observation: Observation, target: str) -> Blocked | None:
@@ -181,127 +195,6 @@ def in_use(overlay: Source, user: str) -> str:
         f"spec.overlay.source {overlay.uri} is not written over, because {user} names it; name another place "
         f"(if that is another image of the same name, write this one's so that they can be told apart)"
     )
-
-
-@dataclass(frozen=True)
-class MergeCase:
-    """All facts that a merge guard may look at."""
-
-    observation: Observation
-    facts: DiskFacts
-    chain: Disk
-    choice: Choice
-    policy: Policy
-    wants: tuple[Want, ...] = ()
-
-    @property
-    def writes_to(self) -> int | None:
-        """Position of the frozen layer that the merge writes to; None when only the active layer grows."""
-        return None if self.choice.kept == 0 else self.choice.kept
-
-
-MergeGuard = Callable[[MergeCase], Blocked | None]
-
-
-def io_error_guard(case: MergeCase) -> Blocked | None:
-    """A merge adds load and may need space where the guest just ran out of it."""
-    if not case.observation.paused_by_io_error:
-        return None
-    name = case.observation.name
-    return Blocked(
-        Why.DOMAIN_PAUSED,
-        f"domain {name} is paused by an I/O error (virsh domblkerror {name}); mend its storage and resume it",
-    )
-
-
-def alone_guard(case: MergeCase) -> Blocked | None:
-    """No pull begins beside another job of the same machine; see :func:`pull_guard`."""
-    if case.choice.first is not OperationKind.PULL:
-        return None
-    others = case.observation.disks.values()
-    beside = sorted(one.target for one in others if one.job is not None and one.target != case.facts.target)
-    if not beside:
-        return None
-    return Blocked(
-        Why.QUEUED, f"a pull must be alone on its machine, and disk {beside[0]} has a job; it waits"
-    )
-
-
-def end_guard(case: MergeCase) -> Blocked | None:
-    """A pull of everything below needs to know that there is nothing further down."""
-    pulls = OperationKind.PULL in case.choice.kinds
-    reaches_end = case.choice.span.bottom == len(case.chain.layers) - 1
-    if not (pulls and reaches_end and case.chain.end is ChainEnd.UNKNOWN):
-        return None
-    return Blocked(
-        Why.CHAIN_UNKNOWN,
-        f"libvirt does not know what lies below {case.chain.layers[-1].source.uri} of {case.chain.target}, "
-        f"so it cannot be pulled up; let the class merge the other way (merge.direction: Cheapest or Commit)",
-    )
-
-
-def protected_guard(case: MergeCase) -> Blocked | None:
-    """Images that the class protects are never written to."""
-    if case.writes_to is None:
-        return None
-    source = case.chain.layers[case.writes_to].source
-    pattern = case.policy.protects(source)
-    if pattern is None:
-        return None
-    return Blocked(
-        Why.IMAGE_PROTECTED,
-        f"the merge would write to {source.uri}, which the class protects (protectedImages: {pattern})",
-    )
-
-
-def shared_guard(case: MergeCase) -> Blocked | None:
-    """Nothing that anybody else reads through may change: the target of a commit, nor a layer above it whose
-    backing it is."""
-    if case.writes_to is None or case.observation.in_use_elsewhere is None:
-        return None
-    elsewhere = case.observation.in_use_elsewhere
-    for layer in case.chain.layers[case.choice.span.top : case.writes_to + 1]:
-        user = elsewhere.get(layer.source.footprint)
-        if user is not None:
-            return Blocked(
-                Why.IMAGE_PROTECTED,
-                f"the merge would change what {user} reads: it uses {layer.source.uri} too",
-            )
-    return None
-
-
-def growth_guard(case: MergeCase) -> Blocked | None:
-    """A commit needs a lower image at least as large as the disk. QEMU grows files and network images that
-    can grow; an export or a device of fixed size cannot."""
-    if case.writes_to is None:
-        return None
-    lower = case.chain.layers[case.writes_to]
-    if lower.source.type == "file" or lower.source.protocol in {"gluster", "rbd"}:
-        return None
-    capacity = {layer.key: case.facts.sizes.get(layer.key) for layer in case.chain.layers}
-    upper = max((size.capacity for size in capacity.values() if size), default=0)
-    size = capacity[lower.key]
-    if size is None or size.capacity >= upper:
-        return None
-    return Blocked(
-        Why.UNSUPPORTED_TOPOLOGY,
-        f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}; enlarge it first",
-    )
-
-
-MERGE_GUARDS: tuple[MergeGuard, ...] = (
-    io_error_guard,
-    alone_guard,
-    end_guard,
-    protected_guard,
-    shared_guard,
-    growth_guard,
-)
-
-
-def merge_verdict(case: MergeCase, guards: Iterable[MergeGuard] = MERGE_GUARDS) -> Blocked | None:
-    """The first objection to this way of merging, or None."""
-    return next((verdict for guard in guards if (verdict := guard(case)) is not None), None)
 
 
 def overlay_required(chain: Disk) -> Blocked:

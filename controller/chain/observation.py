@@ -69,6 +69,13 @@ class DiskFacts:
         """The chain that counts now: the live one while the machine runs, else the persistent one."""
         return self.live or self.inactive
 
+    @property
+    def capacity(self) -> int:
+        """Virtual size of the disk, bytes; 0 when not measured."""
+        active = self.chain.active if self.chain else None
+        size = self.sizes.get(active.key) if active else None
+        return size.capacity if size else 0
+
     def bytes_of(self, key: str) -> int:
         """Upper bound of the bytes that copying this layer takes: its allocation; 0 when not measured."""
         size = self.sizes.get(key)

@@ -61,6 +61,8 @@ class DiskPlan:
     """Why what is wanted is not taken, while something else goes on."""
     refused: Mapping[Owner, Blocked] = field(default_factory=dict)
     """What is against single points that are wanted: their own place, their own policy."""
+    staying: Mapping[Owner, Blocked] = field(default_factory=dict)
+    """What is against merging away single points that nobody wants, while others may go."""
     wake_at: datetime | None = None
     """When to look again although nothing happened."""
     running: Operation | None = None

@@ -7,35 +7,35 @@ the next pass plans anew from what it finds, so a crash between any two steps ne
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
-from controller.chain.cost import Choice, Range, choices
-from controller.chain.desired import Policy, Want
+from controller.chain.circumstances import Circumstances
+from controller.chain.desired import Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.explicit import is_short
 from controller.chain.guards import (
     Blocked,
-    MergeCase,
     Why,
     depth_guard,
     disk_guard,
     domain_guard,
     foreign_job_guard,
+    io_error_guard,
     lent_guard,
-    merge_verdict,
     overlay_required,
     ownership_guard,
     pull_guard,
     unflushed,
     unsettled,
 )
-from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner
+from controller.chain.journal import DiskJournal, Operation, OperationKind
+from controller.chain.merging import Merging, timestamp
 from controller.chain.naming import overlay_leaf
 from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.outcome import Outcome, abandoned, outcome, settled
 from controller.chain.plan import DiskPlan, Plan
+from controller.chain.ranges import ranges
 from controller.chain.standing import standings
 from controller.chain.steps import (
     Discard,
@@ -49,34 +49,9 @@ from controller.chain.steps import (
     Take,
 )
 from controller.chain.together import apart, joined
-from controller.chain.upkeep import has_point, upkeep
+from controller.chain.upkeep import upkeep
 
 NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
-
-
-@dataclass(frozen=True)
-class Hold:
-    """A failure that is waited out."""
-
-    until: datetime
-    blocked: Blocked
-
-
-@dataclass(frozen=True)
-class Circumstances:
-    """What the planner must know besides the domain and the wishes."""
-
-    now: datetime
-    merge_slots: int = 1_000_000
-    """How many more merges may run on this hypervisor now."""
-    holds: Mapping[str, Hold] = field(default_factory=dict)
-    """By target: what failed, and when to try again."""
-    pulls_last: bool = False
-    """Pull only where no commit is allowed, whatever it would save: this QEMU is not known to survive it."""
-    split_takes: bool = False
-    """Take disk by disk, after a transaction over several disks failed."""
-    discard_holds: Mapping[str, datetime] = field(default_factory=dict)
-    """By image identity: not before when to try again to remove it."""
 
 
 def plan(observation: Observation, wants: Iterable[Want], circumstances: Circumstances) -> Plan:
@@ -168,7 +143,7 @@ class _DiskPlanner:
         if operation.kind is OperationKind.PULL:
             if self.observation.state is RunState.SHUTOFF or not operation.process:
                 return self._waiting(unflushed(operation, facts.target))
-            flush = self._capacity(facts)
+            flush = facts.capacity
             if flush == 0:
                 return self._waiting(
                     Blocked(Why.WAITING_FOR_DOMAIN, f"the size of disk {facts.target} is not known yet")
@@ -197,11 +172,11 @@ class _DiskPlanner:
         paused = self.observation.state is RunState.PAUSED
         operation = Operation(
             kind=OperationKind.TAKE,
-            begun=_timestamp(self.circumstances.now),
+            begun=timestamp(self.circumstances.now),
             owners=tuple(want.owner for want in sharing),
             kept=overlay,
             merged=(replace(active, index=None),),
-            capacity=self._capacity(facts),
+            capacity=facts.capacity,
             consistency="Paused" if paused else "CrashConsistent",
             consistency_message="" if paused or not any(want.freeze for want in sharing) else NOT_FROZEN,
             lent=first.placement.target is not None,
@@ -255,70 +230,10 @@ class _DiskPlanner:
         return self._do(Discard(facts.target, due[0]))
 
     def _merge(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
-        spans = ranges(chain, self.record, self.wants)
-        if not spans:
-            return DiskPlan(facts.target)
-        verdicts = [self._merge_range(facts, chain, span) for span in spans]
-        ready = next((found for found in verdicts if found.step is not None or found.wants_usage), None)
-        never = datetime.max.replace(tzinfo=self.circumstances.now.tzinfo)
-        return ready or min(verdicts, key=lambda found: found.wake_at or never)
-
-    def _merge_range(self, facts: DiskFacts, chain: Disk, span: Range) -> DiskPlan:
-        owners = _owners_in(chain, self.record, span)
-        wants = tuple(want for want in self.wants if want.owner in owners)
-        # What one object's class protects is protected from the deletions of all, and from boundaries that
-        # nobody owns.
-        protected = Policy.strictest(want.policy for want in self.wants).protected
-        policy = replace(Policy.strictest(want.policy for want in wants), protected=protected)
         obstacle = self._domain_obstacle(facts) or self._held(facts.target)
-        if obstacle is not None:
-            return self._waiting(obstacle)
-        deleted = max((want.deleted_at for want in wants if want.deleted_at), default=self.circumstances.now)
-        due = deleted + timedelta(seconds=policy.settle_seconds)
-        if due > self.circumstances.now:
-            text = f"waiting {policy.settle_seconds} s for other deletions to share the merge"
-            return replace(self._waiting(Blocked(Why.SETTLING, text)), wake_at=due)
-        if self.circumstances.merge_slots <= 0:
-            text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
-            return self._waiting(Blocked(Why.QUEUED, text))
-        if self.observation.in_use_elsewhere is None:
-            return DiskPlan(facts.target, wants_usage=True)
-        return self._cheapest(facts, chain, span, policy, wants)
-
-    def _cheapest(
-        self, facts: DiskFacts, chain: Disk, span: Range, policy: Policy, wants: tuple[Want, ...]
-    ) -> DiskPlan:
-        objection: Blocked | None = None
-        pulls_last = self.circumstances.pulls_last
-        for choice in choices(span, facts, chain, policy.direction, pulls_last=pulls_last):
-            case = MergeCase(self.observation, facts, chain, choice, policy, wants)
-            verdict = merge_verdict(case)
-            if verdict is not None:
-                objection = objection or verdict
-                continue
-            return self._do(self._start(facts, chain, choice, policy))
-        return self._waiting(objection)
-
-    def _start(self, facts: DiskFacts, chain: Disk, choice: Choice, policy: Policy) -> StartMerge:
-        merged = choice.first_merged(chain)
-        pull = choice.first is OperationKind.PULL
-        bottom = choice.span.bottom + 1
-        below = chain.layers[bottom] if pull and bottom < len(chain.layers) else None
-        # The boundary below the range stays, though its overlay is pulled away.
-        overlays = (chain.layers[choice.kept], *merged[:-1]) if pull else merged
-        touched = {layer.key for layer in overlays}
-        operation = Operation(
-            kind=choice.first,
-            begun=_timestamp(self.circumstances.now),
-            owners=tuple(
-                sorted({o for point in self.record.points if point.overlay in touched for o in point.owners})
-            ),
-            kept=replace(chain.layers[choice.kept], index=None),
-            merged=tuple(replace(layer, index=None) for layer in merged),
-            below=None if below is None else replace(below, index=None),
-            capacity=self._capacity(facts),
-        )
-        return StartMerge(facts.target, operation, policy.bandwidth, choice.copies, policy.protected)
+        obstacle = obstacle or io_error_guard(self.observation)
+        merging = Merging(self.observation, facts, chain, self.record, self.wants, self.circumstances)
+        return merging.plan(None if obstacle is None else self._waiting(obstacle))
 
     # Small answers -------------------------------------------------------------------------------------
 
@@ -340,11 +255,6 @@ class _DiskPlanner:
         hold = self.circumstances.holds.get(target)
         return hold.blocked if hold is not None and hold.until > self.circumstances.now else None
 
-    def _capacity(self, facts: DiskFacts) -> int:
-        chain = facts.chain
-        size = facts.sizes.get(chain.layers[0].key) if chain and chain.layers else None
-        return size.capacity if size else 0
-
     def _do(self, step: Step) -> DiskPlan:
         return DiskPlan(self.record.target, step=step)
 
@@ -365,34 +275,3 @@ def _beside(rest: DiskPlan, take: DiskPlan) -> DiskPlan:
         refused=take.refused,
         wake_at=min(times, default=None),
     )
-
-
-def ranges(chain: Disk, record: DiskJournal, wants: Sequence[Want]) -> tuple[Range, ...]:
-    """Maximal runs of adjacent boundaries that nobody wants any more, lowest first."""
-    leaving = [
-        chain.position(point.overlay)
-        for point in record.points
-        if has_point(point, chain) and _unwanted(point.owners, wants)
-    ]
-    found: list[Range] = []
-    for position in sorted((p for p in leaving if p is not None), reverse=True):
-        if found and found[-1].top == position + 1:
-            found[-1] = Range(position, found[-1].bottom)
-        else:
-            found.append(Range(position, position + 1))
-    return tuple(found)
-
-
-def _unwanted(owners: tuple[Owner, ...], wants: Sequence[Want]) -> bool:
-    """Every owner is being deleted, and with a merge. One that is merely missing still counts as wanting."""
-    deleting = {want.owner for want in wants if want.deleting and want.merge and not want.suspended}
-    return all(owner in deleting for owner in owners)
-
-
-def _owners_in(chain: Disk, record: DiskJournal, span: Range) -> frozenset[Owner]:
-    overlays = {layer.key for layer in chain.layers[span.top : span.bottom]}
-    return frozenset(owner for point in record.points if point.overlay in overlays for owner in point.owners)
-
-
-def _timestamp(now: datetime) -> str:
-    return now.strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -53,6 +53,8 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     blocked = disk.blocked
     if state is State.PENDING:
         blocked = disk.refused.get(want.owner) or disk.untaken or blocked
+    if state is State.LEAVING:
+        blocked = disk.staying.get(want.owner) or blocked
     if state is State.LOST:
         blocked = _lost(want, spoiled=spoiled)
     hidden = state is State.LEAVING and point is not None and has_point(point, chain) is None

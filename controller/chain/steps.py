@@ -82,8 +82,6 @@ class Discard:
 
     target: str
     removal: Removal
-    last: bool = False
-    """Its storage has not let it go for long: when it does not now, it is left."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,13 @@ import logging
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Owner
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
-from controller.chain.planner import Circumstances, plan
+from controller.chain.planner import plan
 from controller.chain.steps import (
     Discard,
     Pivot,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from controller.chain.circumstances import Hold
 from controller.chain.guards import Blocked, Why
-from controller.chain.planner import Hold
 from controller.reconcile.queue import Backoff
 from controller.reconcile.store import DomainKey
 

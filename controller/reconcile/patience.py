@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from controller.chain.circumstances import Hold
 from controller.chain.journal import Journal
 from controller.chain.plan import DiskPlan, Plan, Standing, State
-from controller.chain.planner import Hold
 from controller.chain.steps import Pivot, Record
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.store import DomainKey

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Memory, Want
 from controller.chain.journal import Owner
 from controller.chain.plan import Plan, State
-from controller.chain.planner import Circumstances, plan
+from controller.chain.planner import plan
 from controller.chain.steps import Step
 from tests.chain.builders import NOW
 from tests.chain.model import Fault, Machine, Refused

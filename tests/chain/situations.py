@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from controller.chain.circumstances import Circumstances
 from controller.chain.plan import DiskPlan, Plan, State
-from controller.chain.planner import Circumstances, plan
+from controller.chain.planner import plan
 from tests.chain import builders as b
 from tests.chain.loop import Loop
 from tests.chain.model import Machine

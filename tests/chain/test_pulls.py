@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from controller.chain.circumstances import Circumstances
 from controller.chain.cost import Range, choices
 from controller.chain.desired import Direction, Policy
 from controller.chain.guards import Why, pull_guard
 from controller.chain.journal import OperationKind
 from controller.chain.observation import Job, JobKind, Observation
 from controller.chain.plan import Plan
-from controller.chain.planner import Circumstances, plan
+from controller.chain.planner import plan
 from controller.chain.steps import StartMerge
 from tests.chain import builders as b
 

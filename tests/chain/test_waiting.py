@@ -7,11 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from controller.chain.circumstances import Hold
 from controller.chain.desired import Policy
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import OperationKind, Removal
 from controller.chain.observation import Job, JobKind
-from controller.chain.planner import Hold, plan
+from controller.chain.planner import plan
 from controller.chain.steps import Discard, StartMerge, Take
 from tests.chain import builders as b
 from tests.chain.situations import AFTER, NOON, planned, with_points

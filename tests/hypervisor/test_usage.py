@@ -9,8 +9,9 @@ import pytest
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import Layer
-from controller.chain.guards import MergeCase, Why, shared_guard
+from controller.chain.guards import Why
 from controller.chain.journal import Journal, OperationKind, Removal
+from controller.chain.merge_guards import MergeCase, shared_guard
 from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.parse import parse_domain
 from controller.chain.source import Host, Source

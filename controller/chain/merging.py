@@ -1,0 +1,114 @@
+"""Merging: which job takes away what nobody wants any more on one disk, and what that waits for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from controller.chain.circumstances import Circumstances
+from controller.chain.cost import Choice, Range, choices
+from controller.chain.desired import Direction, Policy, Want
+from controller.chain.disk import Disk
+from controller.chain.division import divide
+from controller.chain.guards import Blocked, Why
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner
+from controller.chain.merge_guards import MergeCase, merge_verdict
+from controller.chain.observation import DiskFacts, Observation
+from controller.chain.plan import DiskPlan
+from controller.chain.ranges import owners_in, ranges
+from controller.chain.steps import StartMerge
+
+
+@dataclass(frozen=True)
+class Merging:
+    """One disk with a record and no operation."""
+
+    observation: Observation
+    facts: DiskFacts
+    chain: Disk
+    record: DiskJournal
+    wants: tuple[Want, ...]
+    circumstances: Circumstances
+
+    def plan(self, waiting: DiskPlan | None) -> DiskPlan:
+        """The next merge, the lowest first; ``waiting`` is the answer when none may begin now."""
+        spans = ranges(self.chain, self.record, self.wants)
+        if not spans:
+            return DiskPlan(self.facts.target)
+        if waiting is not None:
+            return waiting
+        verdicts = [self._range(span) for span in spans]
+        ready = next((found for found in verdicts if found.step is not None or found.wants_usage), None)
+        never = datetime.max.replace(tzinfo=self.circumstances.now.tzinfo)
+        chosen = ready or min(verdicts, key=lambda found: found.wake_at or never)
+        return replace(chosen, staying={o: why for one in verdicts for o, why in one.staying.items()})
+
+    def _range(self, span: Range) -> DiskPlan:
+        owners = owners_in(self.chain, self.record, span)
+        wants = tuple(want for want in self.wants if want.owner in owners)
+        # What one object's class protects is protected from the deletions of all, and from boundaries that
+        # nobody owns.
+        protected = Policy.strictest(want.policy for want in self.wants).protected
+        policy = replace(Policy.strictest(want.policy for want in wants), protected=protected)
+        deleted = max((want.deleted_at for want in wants if want.deleted_at), default=self.circumstances.now)
+        due = deleted + timedelta(seconds=policy.settle_seconds)
+        if due > self.circumstances.now:
+            text = f"waiting {policy.settle_seconds} s for other deletions to share the merge"
+            return replace(self._waiting(Blocked(Why.SETTLING, text)), wake_at=due)
+        if self.circumstances.merge_slots <= 0:
+            text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
+            return self._waiting(Blocked(Why.QUEUED, text))
+        if self.observation.in_use_elsewhere is None:
+            return DiskPlan(self.facts.target, wants_usage=True)
+        return self._divided(span, policy, wants)
+
+    def _divided(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> DiskPlan:
+        """As much of the range as may go; the boundaries that may not say why to those who want them gone."""
+
+        def ways(part: Range) -> list[Choice]:
+            if policy.direction is Direction.PULL and span.top == 0 and part.top > 0:
+                return []  # up where libvirt can: what cannot be pulled now is not committed instead
+            pulls_last = self.circumstances.pulls_last
+            return choices(part, self.facts, self.chain, policy.direction, pulls_last=pulls_last)
+
+        def verdict(choice: Choice) -> Blocked | None:
+            return merge_verdict(MergeCase(self.observation, self.facts, self.chain, choice, policy, wants))
+
+        found = divide(span, ways, verdict)
+        staying: dict[Owner, Blocked] = {}
+        for position, why in found.staying.items():
+            boundary = Range(position, position + 1)
+            staying |= dict.fromkeys(owners_in(self.chain, self.record, boundary), why)
+        if found.choices:
+            step = self._start(found.choices[0], policy)
+            return DiskPlan(self.facts.target, step=step, staying=staying)
+        return replace(self._waiting(next(iter(found.staying.values()))), staying=staying)
+
+    def _start(self, choice: Choice, policy: Policy) -> StartMerge:
+        merged = choice.first_merged(self.chain)
+        pull = choice.first is OperationKind.PULL
+        bottom = choice.span.bottom + 1
+        below = self.chain.layers[bottom] if pull and bottom < len(self.chain.layers) else None
+        # The boundary below the range stays, though its overlay is pulled away.
+        overlays = (self.chain.layers[choice.kept], *merged[:-1]) if pull else merged
+        touched = {layer.key for layer in overlays}
+        operation = Operation(
+            kind=choice.first,
+            begun=timestamp(self.circumstances.now),
+            owners=tuple(
+                sorted({o for point in self.record.points if point.overlay in touched for o in point.owners})
+            ),
+            kept=replace(self.chain.layers[choice.kept], index=None),
+            merged=tuple(replace(layer, index=None) for layer in merged),
+            below=None if below is None else replace(below, index=None),
+            capacity=self.facts.capacity,
+        )
+        return StartMerge(self.facts.target, operation, policy.bandwidth, choice.copies, policy.protected)
+
+    def _waiting(self, blocked: Blocked) -> DiskPlan:
+        return DiskPlan(self.facts.target, blocked=blocked)
+
+
+def timestamp(now: datetime) -> str:
+    """RFC 3339, UTC, whole seconds, as the journal has it."""
+    return now.strftime("%Y-%m-%dT%H:%M:%SZ")
