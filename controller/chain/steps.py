@@ -82,6 +82,8 @@ class Discard:
 
     target: str
     removal: Removal
+    last: bool = False
+    """Its storage has not let it go for long: when it does not now, it is left."""
 
 
 @dataclass(frozen=True)

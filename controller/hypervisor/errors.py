@@ -37,6 +37,10 @@ class Busy(HypervisorError):
     """Another job or call holds the domain or the disk (codes 68 and 84). Try later; never abort it."""
 
 
+class StillOpen(Busy):
+    """The storage does not let an image go, most often because somebody has it open. That may pass."""
+
+
 class NotReady(HypervisorError):
     """A pivot before the mirror was ready (code 83)."""
 

@@ -32,7 +32,7 @@ from controller.chain.steps import (
     targets_of,
 )
 from controller.hypervisor.driver import Driver, Removal
-from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable
+from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable, StillOpen
 from controller.hypervisor.observe import Fleet, definition_of, observe
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
@@ -214,6 +214,10 @@ class Executor:
             removal = await self._driver.remove_image(source)
             log.info("image removed", extra={"image": source.uri, "was": removal is Removal.REMOVED})
         except NotRemovable as error:
+            left = error.message
+        except StillOpen as error:
+            if not step.last:
+                raise
             left = error.message
         record = self._journal.disk(step.target)
         removals = [removal for removal in record.removals if removal.layer.key != source.key]

@@ -22,7 +22,7 @@ from lxml import etree
 
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
-from controller.hypervisor import definition, probe, reading, storage
+from controller.hypervisor import definition, places, probe, reading, storage
 from controller.hypervisor.codes import translate
 from controller.hypervisor.connections import Connections
 from controller.hypervisor.driver import (
@@ -161,12 +161,12 @@ class LibvirtDriver:
         )
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
-        place = storage.directory_of(source)
-        if place is None:
+        place = places.place_of(source)
+        if place is None or not place.shows_headers:
             return ()
         return storage.referrers(await self._backings(place), place, source)
 
-    async def _backings(self, place: storage.Directory) -> Mapping[str, str]:
+    async def _backings(self, place: places.Place) -> Mapping[str, str]:
         """What the headers in ``place`` name, by a listing that begins after this call: all who wait for one
         share it. Its time grows with the number of images, and many merges end in one directory at once."""
         listing = self._listings.get(place.key)
@@ -176,7 +176,7 @@ class LibvirtDriver:
             listing.add_done_callback(lambda task: task.cancelled() or task.exception())
         return await asyncio.shield(listing)
 
-    async def _list(self, place: storage.Directory) -> Mapping[str, str]:
+    async def _list(self, place: places.Place) -> Mapping[str, str]:
         async with self._directories[place.key]:
             del self._listings[place.key]  # it begins: whoever asks from now on needs the next one
             return await self._ask(
@@ -291,7 +291,7 @@ class LibvirtDriver:
         await self._change(uuid, f"the flush of {target}", resize_to_itself)
 
     async def remove_image(self, source: Source) -> Removal:
-        place = storage.removable_from(source)
+        place = places.removable_from(source)
         async with self._directories[place.key]:
             return await self._run(
                 f"removing {source.uri}",

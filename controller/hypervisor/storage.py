@@ -14,14 +14,14 @@ import contextlib
 import posixpath
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import libvirt
 from lxml import etree
 
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Pool, Removal
-from controller.hypervisor.errors import Busy, NotRemovable, Unsupported
+from controller.hypervisor.errors import Busy, NotRemovable, StillOpen, Unsupported
+from controller.hypervisor.places import CephPool, Directory, Place, disk_auth
 
 OURS = "varve-transient-"
 """Names of the pools that varve makes begin so."""
@@ -30,70 +30,8 @@ _DIRECTORY_POOLS = {"dir", "fs", "netfs"}
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
-@dataclass(frozen=True)
-class Directory:
-    """A place that libvirt can list: a local directory, or a directory of a gluster volume."""
-
-    path: str
-    """Local directory, or the directory inside the volume, which begins with a slash."""
-    volume: str = ""
-    hosts: tuple[Host, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Names the place, for locks and messages."""
-        if not self.volume:
-            return f"directory {self.path}"
-        return f"directory {self.path} of gluster volume {self.volume} on {self.hosts[0].address('gluster')}"
-
-    def name_of(self, leaf: str) -> str:
-        """The file ``leaf`` of this place as a ``<source>`` names it."""
-        return self.volume + posixpath.join(self.path, leaf)
-
-    def pool_xml(self, name: str) -> str:
-        """The definition of a pool on this place."""
-        pool = etree.Element("pool", type="gluster" if self.volume else "dir")
-        etree.SubElement(pool, "name").text = name
-        if self.volume:
-            source = etree.SubElement(pool, "source")
-            host = self.hosts[0]
-            etree.SubElement(
-                source, "host", {"name": host.name, **({"port": host.port} if host.port else {})}
-            )
-            etree.SubElement(source, "dir", path=self.path)
-            etree.SubElement(source, "name").text = self.volume
-        else:
-            etree.SubElement(etree.SubElement(pool, "target"), "path").text = self.path
-        return etree.tostring(pool, encoding="unicode")
-
-
-def directory_of(source: Source) -> Directory | None:
-    """Where ``source`` lies, or None when libvirt cannot list such a place."""
-    if source.type == "file" and source.path.startswith("/"):
-        return Directory(posixpath.dirname(posixpath.normpath(source.path)))
-    if source.protocol == "gluster" and "/" in source.name and source.hosts:
-        if source.hosts[0].transport != "tcp":
-            return None  # libvirt's gluster pools have no other transport
-        volume, _, path = posixpath.normpath(source.name.lstrip("/")).partition("/")
-        return Directory("/" + posixpath.dirname(path), volume, source.hosts)
-    return None
-
-
-def removable_from(source: Source) -> Directory:
-    """Like :func:`directory_of`. Raises NotRemovable with what to do instead."""
-    place = directory_of(source)
-    if place is not None:
-        return place
-    if source.protocol in {"nbd", "iscsi"} or source.type == "block":
-        raise NotRemovable(f"{source.uri} was provisioned beforehand: it is released, never deleted")
-    raise NotRemovable(
-        f"{source.uri} cannot be removed through libvirt by this version: remove it by hand when nothing "
-        "uses it any more"
-    )
-
-
-def remove(connection: libvirt.virConnect, place: Directory, source: Source) -> Removal:
-    """Delete exactly the file ``source`` of ``place``. ABSENT only when the place was listed without it."""
+def remove(connection: libvirt.virConnect, place: Place, source: Source) -> Removal:
+    """Delete exactly the image ``source`` of ``place``. ABSENT only when the place was listed without it."""
     with _pool(connection, place) as pool:
         try:
             volume = pool.storageVolLookupByName(source.leaf)
@@ -104,13 +42,29 @@ def remove(connection: libvirt.virConnect, place: Directory, source: Source) -> 
         kind = volume.info()[0]
         if kind not in {libvirt.VIR_STORAGE_VOL_FILE, libvirt.VIR_STORAGE_VOL_NETWORK}:
             raise NotRemovable(f"{source.uri} is not an image file but a directory or device")
-        if not place.volume and posixpath.normpath(volume.path()) != posixpath.normpath(source.path):
+        if place.local and posixpath.normpath(volume.path()) != posixpath.normpath(source.path):
             raise NotRemovable(f"libvirt's volume {volume.path()} is not the image {source.uri}")
-        volume.delete(0)
+        _delete(volume, place, source)
         return Removal.REMOVED
 
 
-def backings(connection: libvirt.virConnect, place: Directory) -> dict[str, str]:
+def _delete(volume: libvirt.virStorageVol, place: Place, source: Source) -> None:
+    try:
+        volume.delete(0)
+    except libvirt.libvirtError as error:
+        message = error.get_error_message() or str(error)
+        if isinstance(place, CephPool) and "failed to remove volume" in message:
+            # libvirt 9.0 quotes another error than Ceph's: "No such file or directory" for an image that is
+            # open (measured). One that is really gone is removed without an error.
+            raise StillOpen(
+                "Ceph does not let it go: a client has it open (one that was killed counts for some 30 s "
+                "more), or it has RBD snapshots or clones",
+                code=error.get_error_code() or 0,
+            ) from error
+        raise
+
+
+def backings(connection: libvirt.virConnect, place: Place) -> dict[str, str]:
     """By image in ``place``: the backing image that its header names; empty when it cannot be listed.
 
     Each image is named as a ``<source>`` names it: by path, or ``volume/path`` on gluster.
@@ -128,9 +82,9 @@ def backings(connection: libvirt.virConnect, place: Directory) -> dict[str, str]
     return found
 
 
-def referrers(found: Mapping[str, str], place: Directory, source: Source) -> tuple[str, ...]:
+def referrers(found: Mapping[str, str], place: Place, source: Source) -> tuple[str, ...]:
     """Those of the images that :func:`backings` found whose backing image is ``source``."""
-    return tuple(image for image, backing in found.items() if _names(backing, place, source))
+    return tuple(image for image, backing in found.items() if place.is_called(backing, source))
 
 
 def look_up(connection: libvirt.virConnect, name: str) -> Pool:
@@ -138,13 +92,21 @@ def look_up(connection: libvirt.virConnect, name: str) -> Pool:
     pool = connection.storagePoolLookupByName(name)
     if not pool.isActive():
         raise Unsupported(f"storage pool {name} is not active: start it")
-    root = etree.fromstring(pool.XMLDesc(0).encode(), _PARSER)
+    return pool_of(name, pool.XMLDesc(0))
+
+
+def pool_of(name: str, xml: str) -> Pool:
+    """Where overlays go in a pool with this definition. Raises Unsupported."""
+    root = etree.fromstring(xml.encode(), _PARSER)
     kind = root.get("type", "")
     if kind in _DIRECTORY_POOLS:
         return Pool(name=name, type=kind, path=root.findtext("target/path") or "")
     if kind in {"gluster", "rbd"}:
         return Pool(name=name, type=kind, template=_template(kind, root))
-    raise Unsupported(f"storage pool {name} is of type {kind}, which cannot hold overlays")
+    raise Unsupported(
+        f"storage pool {name} is of type {kind}, whose volumes have a fixed size: make a volume there and "
+        f"name it with overlay.source"
+    )
 
 
 def _template(kind: str, root: etree._Element) -> Source:
@@ -156,26 +118,14 @@ def _template(kind: str, root: etree._Element) -> Source:
     path = "" if directory is None else directory.get("path", "")
     name = posixpath.join(root.findtext("source/name") or "", path.strip("/"), "image")
     element = Source.network(kind, name, hosts).element()
-    # How to log in to a pool is the same as how to log in to its images, less the username's place.
     auth = root.find("source/auth")
     if auth is not None:
-        element.append(auth)
+        element.append(disk_auth(auth, auth.get("type", "ceph")))
     return Source.from_element("network", element)
 
 
-def _names(backing: str, place: Directory, source: Source) -> bool:
-    """Whether libvirt's ``backingStore/path`` of a volume in ``place`` means ``source``."""
-    if not place.volume:
-        return posixpath.normpath(posixpath.join(place.path, backing)) == posixpath.normpath(source.path)
-    wanted = posixpath.normpath(source.name.lstrip("/"))
-    plain = backing.split("://", 1)[-1].split("?", 1)[0]
-    return (
-        posixpath.normpath(plain).endswith("/" + wanted) or posixpath.basename(plain) == plain == source.leaf
-    )
-
-
 @contextlib.contextmanager
-def _pool(connection: libvirt.virConnect, place: Directory) -> Iterator[libvirt.virStoragePool]:
+def _pool(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.virStoragePool]:
     """An active, freshly listed pool on ``place``. Raises NotRemovable when libvirt cannot make one."""
     pool = _existing(connection, place)
     if pool is not None:
@@ -196,9 +146,9 @@ def _pool(connection: libvirt.virConnect, place: Directory) -> Iterator[libvirt.
                 pool.destroy()
 
 
-def _existing(connection: libvirt.virConnect, place: Directory) -> libvirt.virStoragePool | None:
+def _existing(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePool | None:
     """The active pool on a local directory: an administrator's, or ours that a crash left behind."""
-    if place.volume:
+    if not isinstance(place, Directory):
         return None
     try:
         return connection.storagePoolLookupByTargetPath(place.path)
@@ -210,7 +160,7 @@ def _existing(connection: libvirt.virConnect, place: Directory) -> libvirt.virSt
         raise
 
 
-def _make(connection: libvirt.virConnect, place: Directory) -> libvirt.virStoragePool:
+def _make(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePool:
     try:
         return connection.storagePoolCreateXML(place.pool_xml(OURS + uuid.uuid4().hex), 0)
     except libvirt.libvirtError as error:
@@ -226,9 +176,8 @@ def _make(connection: libvirt.virConnect, place: Directory) -> libvirt.virStorag
         raise NotRemovable(f"{place.key} cannot be listed: {message}", code=error.get_error_code()) from error
 
 
-def _no_driver(place: Directory) -> NotRemovable:
-    package = "libvirt-daemon-driver-storage-gluster" if place.volume else "libvirt-daemon-driver-storage"
+def _no_driver(place: Place) -> NotRemovable:
     return NotRemovable(
         f"images in {place.key} cannot be removed: the hypervisor has no storage driver for it "
-        f"(package {package})"
+        f"(package {place.package})"
     )

@@ -148,7 +148,8 @@ class ImageSource:
 
 
 def _creation(image_format: str, size: int, backing: tuple[ImageSource, str] | None, name: str) -> list[str]:
-    below = ["-b", _named_below(backing[0]), "-F", backing[1]] if backing else []
+    # -u: it is only named; qemu-img could not open one whose server asks who comes.
+    below = ["-u", "-b", _named_below(backing[0]), "-F", backing[1]] if backing else []
     return ["qemu-img", "create", "-q", "-f", image_format, *below, name, str(size)]
 
 

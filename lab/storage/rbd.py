@@ -143,6 +143,10 @@ class RbdCluster:
         """Remove an image that nobody uses."""
         self._rbd("rm", "--no-progress", f"{_POOL}/{image}")
 
+    def snapshot(self, image: str, name: str) -> None:
+        """Make an RBD snapshot of an image; it can then not be removed."""
+        self._rbd("snap", "create", "--no-progress", f"{_POOL}/{image}@{name}")
+
     def _rbd(self, *words: str) -> str:
         return self._run("rbd", f"--conf={self.access.configuration}", f"--id={_USER}", *words)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Removal
-from controller.hypervisor.errors import HypervisorError, NotRemovable, StorageUnreachable
+from controller.hypervisor.errors import HypervisorError, NotRemovable, StillOpen, StorageUnreachable
 
 CLUSTER_BYTES = 65536
 """qcow2's default cluster; also the unit in which jobs report progress."""
@@ -90,9 +90,11 @@ def relative_name(image: Source, backing: Source) -> str:
 class Storage:
     """All images that a host can reach, and the libvirt storage drivers that can look at them."""
 
-    def __init__(self, drivers: Iterable[str] = ("dir", "gluster")) -> None:
+    def __init__(self, drivers: Iterable[str] = ("dir", "gluster", "rbd")) -> None:
         self.images: dict[str, Image] = {}
         self.drivers = frozenset(drivers)
+        self.held: set[str] = set()
+        """Identities of images that a client has open, or that have RBD snapshots: they cannot be removed."""
         self._refusals: list[tuple[str, HypervisorError]] = []
         self.silent: set[str] = set()
         """Servers that do not answer, as the beginning of the keys of their images (``nbd://127.0.0.1:1/``)."""
@@ -145,7 +147,7 @@ class Storage:
 
     def accessible(self, source: Source) -> bool:
         """Whether libvirt itself (not QEMU) can read the header of an image there."""
-        return source.type in {"file", "block"} or source.protocol in self.drivers
+        return source.type in {"file", "block"} or source.protocol in self.drivers - {"rbd"}
 
     def below(self, image: Image) -> list[Image]:
         """What the headers say lies below ``image``, nearest first. Raises ImageMissing."""
@@ -181,6 +183,8 @@ class Storage:
         """Unlink through the storage API. Running processes keep what they hold open; nothing else does."""
         if not (source.type == "file" or source.protocol in self.drivers):
             raise NotRemovable(f"no storage driver removes {source.uri}")
+        if source.protocol == "rbd" and source.key in self.held:
+            raise StillOpen("Ceph does not let it go: a client has it open", code=38)
         return Removal.ABSENT if self.images.pop(source.key, None) is None else Removal.REMOVED
 
 

@@ -9,16 +9,23 @@ from typing import Any
 
 import pytest
 
+from controller.chain.disk import Layer
+from controller.chain.parse import parse_domain
 from controller.chain.source import Host as SourceHost
 from controller.chain.source import Source
 from controller.hypervisor import errors, storage
 from controller.hypervisor.driver import Driver, Removal
+from controller.hypervisor.places import Place, place_of
+from controller.hypervisor.snapshot_xml import snapshot_xml
 from controller.hypervisor.storage import OURS
-from lab import Host
+from lab import Host, Lab
+from lab.machines.disk import Disk
+from lab.pytest_plugin import MachineFactory
 from lab.storage.gluster import GlusterVolume
 from lab.storage.image import run_qemu_tool
 from tests.hypervisor.real import files
 from tests.hypervisor.real.subject import until
+from tests.hypervisor.servers import need, source_of
 
 pytestmark = pytest.mark.real
 
@@ -84,7 +91,7 @@ async def test_those_who_wait_for_a_listing_share_one_that_begins_after_they_ask
     began: list[set[str]] = []
     real = storage.backings
 
-    def noted(connection: Any, place: storage.Directory) -> dict[str, str]:
+    def noted(connection: Any, place: Place) -> dict[str, str]:
         began.append(files.names(str(images)))
         return real(connection, place)
 
@@ -212,3 +219,74 @@ async def test_a_gluster_pool_gives_sources(
         assert overlay.key == expected.key
     finally:
         pool.destroy()
+
+
+async def test_images_in_ceph_too(driver: Driver, lab: Lab, machines: MachineFactory) -> None:
+    need(lab, "rbd")
+    made = [lab.rbd.source(name) for name in ("st-gone", "st-open", "st-snapped")]
+    gone, opened, snapped = (source_of(image) for image in made)
+    for image in made:
+        image.create("qcow2", 4 << 20)
+    assert await driver.remove_image(gone) is Removal.REMOVED
+    assert "st-gone" not in lab.rbd.images()
+    assert await driver.remove_image(gone) is Removal.ABSENT
+    assert await driver.referrers(opened) == ()
+    machine = machines("file", Disk(made[1], size=4 << 20, fresh=False))
+    with pytest.raises(errors.StillOpen, match="a client has it open"):
+        await driver.remove_image(opened)
+    lab.rbd.snapshot("st-snapped", "kept")
+    with pytest.raises(errors.StillOpen, match="RBD snapshots"):
+        await driver.remove_image(snapped)
+    assert {"st-open", "st-snapped"} <= set(lab.rbd.images())
+    machine.destroy()
+    assert await driver.remove_image(opened) is Removal.REMOVED
+
+
+async def test_without_the_secret_nothing_is_absent(driver: Driver, lab: Lab) -> None:
+    need(lab, "rbd")
+    element = lab.rbd.source("st-nothing").to_xml()
+    secret = element.find("auth/secret")
+    assert secret is not None
+    secret.set("usage", "no such secret")
+    with pytest.raises(errors.NotRemovable, match="no secret"):
+        await driver.remove_image(Source.from_element("network", element))
+
+
+async def test_a_ceph_pool_gives_sources_with_its_own_way_in(
+    driver: Driver, lab: Lab, host: Host, machines: MachineFactory
+) -> None:
+    """Even for a disk that is elsewhere: the pool knows the cluster, its user and the secret."""
+    need(lab, "rbd")
+    image = source_of(lab.rbd.source("st-pool"))
+    place = place_of(image)
+    assert place is not None
+    pool = host.connection().storagePoolCreateXML(place.pool_xml("ceph"), 0)
+    try:
+        found = await driver.pool("ceph")
+    finally:
+        pool.destroy()
+    assert found.template is not None
+    overlay = found.template.beside("st-pool")
+    assert overlay is not None
+    assert overlay.key == image.key
+    machine = machines("file")
+    definition = parse_domain(machine.domain.XMLDesc(0))
+    xml = snapshot_xml(definition, {"vda": Layer(overlay, "qcow2")})
+    await driver.create_snapshot(definition.uuid, xml)
+    live = parse_domain(machine.domain.XMLDesc(0)).disk("vda")
+    assert live is not None
+    assert live.keys[0] == image.key
+
+
+async def test_a_pool_of_volumes_of_fixed_size(driver: Driver, host: Host, tmp_path: Path) -> None:
+    """A pool of any such type will do that libvirt here takes; this one needs no device mapper."""
+    pool = host.connection().storagePoolDefineXML(
+        "<pool type='logical'><name>vg-none</name><source><name>vg-none</name></source></pool>"
+    )
+    try:
+        with pytest.raises(errors.Unsupported, match="not active"):
+            await driver.pool("vg-none")
+    finally:
+        pool.undefine()
+    with pytest.raises(errors.Unsupported, match=r"logical.*overlay\.source"):
+        storage.pool_of("vg", "<pool type='logical'><target><path>/dev/vg</path></target></pool>")

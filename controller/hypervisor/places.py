@@ -1,0 +1,184 @@
+"""Places that libvirt's storage API can list: where images lie, as the definition of a transient pool."""
+
+from __future__ import annotations
+
+import posixpath
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from lxml import etree
+
+from controller.chain.source import Host, Source
+from controller.hypervisor.errors import NotRemovable
+
+_PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
+
+
+class Place(ABC):
+    """Somewhere that images lie beside each other."""
+
+    package: str
+    """The Debian package of libvirt's driver for such places."""
+    local = False
+    """A directory of the hypervisor: images have paths, and libvirt has one pool for it at most."""
+    shows_headers = True
+    """Whether libvirt reads the headers of the images there and says what they name."""
+
+    @property
+    @abstractmethod
+    def key(self) -> str:
+        """Names the place, for locks and messages."""
+
+    @abstractmethod
+    def name_of(self, leaf: str) -> str:
+        """The image ``leaf`` of this place as a ``<source>`` names it."""
+
+    @abstractmethod
+    def pool_xml(self, name: str) -> str:
+        """The definition of a pool on this place."""
+
+    def is_called(self, backing: str, source: Source) -> bool:
+        """Whether libvirt's ``backingStore/path`` of an image here means ``source``."""
+        wanted = posixpath.normpath(source.name.lstrip("/"))
+        plain = backing.split("://", 1)[-1].split("?", 1)[0]
+        return (
+            posixpath.normpath(plain).endswith("/" + wanted)
+            or posixpath.basename(plain) == plain == source.leaf
+        )
+
+
+@dataclass(frozen=True)
+class Directory(Place):
+    """A directory of the hypervisor."""
+
+    path: str
+    package = "libvirt-daemon-driver-storage"
+    local = True
+
+    @property
+    def key(self) -> str:
+        return f"directory {self.path}"
+
+    def name_of(self, leaf: str) -> str:
+        return posixpath.join(self.path, leaf)
+
+    def pool_xml(self, name: str) -> str:
+        pool = _pool("dir", name)
+        etree.SubElement(etree.SubElement(pool, "target"), "path").text = self.path
+        return etree.tostring(pool, encoding="unicode")
+
+    def is_called(self, backing: str, source: Source) -> bool:
+        return posixpath.normpath(posixpath.join(self.path, backing)) == posixpath.normpath(source.path)
+
+
+@dataclass(frozen=True)
+class GlusterDirectory(Place):
+    """A directory of a gluster volume; ``path`` begins with a slash."""
+
+    path: str
+    volume: str
+    hosts: tuple[Host, ...]
+    package = "libvirt-daemon-driver-storage-gluster"
+
+    @property
+    def key(self) -> str:
+        return f"directory {self.path} of gluster volume {self.volume} on {self.hosts[0].address('gluster')}"
+
+    def name_of(self, leaf: str) -> str:
+        return self.volume + posixpath.join(self.path, leaf)
+
+    def pool_xml(self, name: str) -> str:
+        pool = _pool("gluster", name)
+        source = etree.SubElement(pool, "source")
+        _add_hosts(source, self.hosts[:1])
+        etree.SubElement(source, "dir", path=self.path)
+        etree.SubElement(source, "name").text = self.volume
+        return etree.tostring(pool, encoding="unicode")
+
+
+@dataclass(frozen=True)
+class CephPool(Place):
+    """A pool of a Ceph cluster. libvirt lists its images and does not look into them: each is raw to it."""
+
+    name: str
+    hosts: tuple[Host, ...]
+    auth: str = ""
+    """The disk's ``<auth>``: a user and a reference to a secret."""
+    package = "libvirt-daemon-driver-storage-rbd"
+    shows_headers = False
+
+    @property
+    def key(self) -> str:
+        return f"Ceph pool {self.name} on {','.join(host.address('rbd') for host in self.hosts)}"
+
+    def name_of(self, leaf: str) -> str:
+        return f"{self.name}/{leaf}"
+
+    def pool_xml(self, name: str) -> str:
+        pool = _pool("rbd", name)
+        source = etree.SubElement(pool, "source")
+        etree.SubElement(source, "name").text = self.name
+        _add_hosts(source, self.hosts)
+        if self.auth:
+            source.append(pool_auth(etree.fromstring(self.auth, _PARSER)))
+        return etree.tostring(pool, encoding="unicode")
+
+
+def pool_auth(auth: etree._Element) -> etree._Element:
+    """A disk's ``<auth>`` as a pool has it: the secret's type moves up (measured: refused otherwise)."""
+    secret = auth.find("secret")
+    found = etree.Element("auth", type="ceph", username=auth.get("username", ""))
+    if secret is not None:
+        kept = {name: secret.get(name, "") for name in ("uuid", "usage") if secret.get(name)}
+        etree.SubElement(found, "secret", kept)
+    return found
+
+
+def disk_auth(auth: etree._Element, secret_type: str) -> etree._Element:
+    """A pool's ``<auth>`` as a disk has it."""
+    found = etree.Element("auth", username=auth.get("username", ""))
+    for secret in auth.findall("secret")[:1]:
+        kept = {name: secret.get(name, "") for name in ("uuid", "usage") if secret.get(name)}
+        etree.SubElement(found, "secret", {"type": secret_type, **kept})
+    return found
+
+
+def place_of(source: Source) -> Place | None:
+    """Where ``source`` lies, or None when libvirt cannot list such a place."""
+    if source.type == "file" and source.path.startswith("/"):
+        return Directory(posixpath.dirname(posixpath.normpath(source.path)))
+    if source.protocol == "gluster" and "/" in source.name and source.hosts:
+        if source.hosts[0].transport != "tcp":
+            return None  # libvirt's gluster pools have no other transport
+        volume, _, path = posixpath.normpath(source.name.lstrip("/")).partition("/")
+        return GlusterDirectory("/" + posixpath.dirname(path), volume, source.hosts)
+    if source.protocol == "rbd" and source.name.count("/") == 1 and source.hosts:
+        auth = source.element().find("auth")
+        text = "" if auth is None else etree.tostring(auth, encoding="unicode", with_tail=False)
+        return CephPool(source.name.partition("/")[0], source.hosts, text)
+    return None
+
+
+def removable_from(source: Source) -> Place:
+    """Like :func:`place_of`. Raises NotRemovable with what to do instead."""
+    place = place_of(source)
+    if place is not None:
+        return place
+    if source.protocol in {"nbd", "iscsi"} or source.type == "block":
+        raise NotRemovable(f"{source.uri} was provisioned beforehand: it is released, never deleted")
+    raise NotRemovable(
+        f"{source.uri} cannot be removed through libvirt's storage pools: remove it by hand when nothing "
+        f"uses it any more"
+    )
+
+
+def _pool(kind: str, name: str) -> etree._Element:
+    pool = etree.Element("pool", type=kind)
+    etree.SubElement(pool, "name").text = name
+    return pool
+
+
+def _add_hosts(source: etree._Element, hosts: Iterable[Host]) -> None:
+    for host in hosts:
+        etree.SubElement(source, "host", {"name": host.name, **({"port": host.port} if host.port else {})})
