@@ -238,7 +238,7 @@ class Executor:
         """
         if isinstance(step, Discard):
             await self._driver.reach([step.removal.layer.source])
-        elif not isinstance(step, Record) or step.flush is not None:
+        elif isinstance(step, Take | StartMerge | Pivot) or (isinstance(step, Record) and step.flush):
             mine, beside = list[Source](), list[Source]()
             for facts in self._observation.disks.values():
                 if facts.live is not None:

@@ -29,15 +29,18 @@ DEADLINE = 3.0
 
 _ANY_HOST_SERVES = {"gluster", "rbd"}
 """With several hosts, their clients go on to the next one. Others have one host."""
-_FAIL_AT_ONCE = {"nbd", "http", "https"}
-"""Their clients in QEMU 7.2 do not connect again (measured for NBD); those of iSCSI, RBD and gluster do, and
-keep the guest's requests meanwhile."""
+_FAIL_AT_ONCE = {"nbd", "http", "https", "gluster"}
+"""When such a server is gone, requests of its clients in QEMU 7.2 fail and nothing waits (measured for NBD
+and for a brick of gluster); those of iSCSI and RBD connect again and keep the guest's requests meanwhile."""
 _NO_ROOM = {"nbd": " (or it serves as many clients as it may: qemu-nbd wants a greater --shared)"}
 """What silence may mean as well, by protocol."""
 _CEPH_PORTS = ("3300", "6789")
 """What librados tries when no port is given (messenger 2 and 1)."""
 _REST = 1024
 """Bytes that end a talk at most."""
+_STILL = 1.0
+"""Seconds for which a server that did not answer is not asked again: the disks of a machine wait for it one
+after the other."""
 _NOT_FROM_HERE = 600.0
 """Seconds for which a server that only the hypervisor seems to reach is not asked again."""
 
@@ -115,6 +118,8 @@ class Reach:
         self._answered: set[Server] = set()
         self._silenced: dict[Server, float] = {}
         """When to ask again those that only the hypervisor seems to reach (the event loop's time)."""
+        self._failed: dict[Server, tuple[float, Answer]] = {}
+        """What was not answered just now, and when to ask again."""
 
     async def ask(self, sources: Iterable[Source], beside: Iterable[Source] = ()) -> None:
         """Raise StorageUnreachable unless the servers of all images answer, as far as can be told.
@@ -131,10 +136,7 @@ class Reach:
         told = await asyncio.gather(*(self._trouble(servers, needed) for servers, needed in wanted.items()))
         troubles = sorted({trouble for trouble in told if trouble})
         if troubles:
-            raise StorageUnreachable(
-                f"{'; '.join(troubles)}. QEMU is not told to use it meanwhile, because that would freeze the "
-                "machine; it goes on when the server answers"
-            )
+            raise StorageUnreachable("; ".join(troubles))
 
     async def _trouble(self, servers: tuple[Server, ...], needed: bool) -> str:
         """What is wrong with these servers of one image, for people; empty when one answers or nothing can be
@@ -167,6 +169,9 @@ class Reach:
         loop = asyncio.get_running_loop()
         if not self._local and (server.on_the_hypervisor or self._silenced.get(server, 0.0) > loop.time()):
             return Answer.UNSEEN
+        until, answer = self._failed.get(server, (0.0, Answer.UNSEEN))
+        if until > loop.time():
+            return answer
         task = self._asking.get(server)
         if task is None:
             task = self._asking[server] = loop.create_task(_ask(server, self._deadline))
@@ -174,7 +179,9 @@ class Reach:
         answer = await asyncio.shield(task)
         if answer is Answer.ANSWERED:
             self._answered.add(server)
-        elif not self._counts(server, answer):
+            return answer
+        self._failed[server] = loop.time() + _STILL, answer
+        if not self._counts(server, answer):
             _log.info("storage server cannot be asked from here: %s %s", server, answer.value)
             self._silenced[server] = loop.time() + _NOT_FROM_HERE
         return answer

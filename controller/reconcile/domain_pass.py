@@ -46,6 +46,7 @@ from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.context import Context
 from controller.reconcile.patience import patient
 from controller.reconcile.reporter import Reporter
+from controller.reconcile.stalled import with_stalls
 from controller.reconcile.store import DomainKey, ObjectKey
 from controller.reconcile.wants import wants_of
 
@@ -59,6 +60,12 @@ _LOOK_AGAIN = timedelta(seconds=5)
 
 _WAIT = timedelta(seconds=30)
 """While something waits whose end has no event."""
+
+
+_NOT_SENT = (
+    "QEMU is told nothing meanwhile, because it would freeze the machine while it waits; it goes on when the "
+    "server answers"
+)
 
 
 @dataclass(frozen=True)
@@ -98,7 +105,10 @@ class DomainPass:
             wants, misfits = await wants_of(snapshots, self._context.store, driver)
             found = await self._look(driver, wants)
             if not await self._act(driver, found):
-                await self._reporter.report(found.observation, found.plan, misfits)
+                told = await with_stalls(
+                    found.plan, found.observation, driver, self._context.ledger, self._key
+                )
+                await self._reporter.report(found.observation, told, misfits)
                 return self._next_look(found.plan, waiting=bool(misfits))
         return 0.0
 
@@ -244,6 +254,8 @@ class DomainPass:
             return
         why = _why(error)
         text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
+        if isinstance(error, StorageUnreachable):
+            text += f"; {_NOT_SENT}"
         if isinstance(step, Record | Pivot):
             ledger.record_failed(self._key, step.target, why, text)
         else:

@@ -53,7 +53,7 @@ _QUEUE = "domains"
 
 _JOB_ENDED = {
     JobStatus.FAILED: "libvirt says that the job failed, and why only in its own log: look whether "
-    "the storage is full",
+    "the storage is full or its server is gone",
     JobStatus.CANCELED: "libvirt says that the job was cancelled",
 }
 """For people: the event of a failed job carries no reason (libvirt has none in its API)."""
@@ -368,7 +368,8 @@ class Engine:
 
     async def _report_unreadable(self, key: DomainKey, error: Exception) -> None:
         reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
-        message = f"{error}; nothing is concluded from that, and it is tried again"
+        hint = " (as when a storage server of its disks hangs)" if isinstance(error, Busy) else ""
+        message = f"{error}{hint}; nothing is concluded from that, and it is tried again"
         for snapshot in self._context.store.members(key):
             state = State.DELETING if snapshot.parsed.deleting else State.WAITING
             verdict = Verdict(

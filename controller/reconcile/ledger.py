@@ -34,6 +34,8 @@ class Ledger:
     _merges: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
     _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
     _orphans: dict[DomainKey, int] = field(default_factory=dict)
+    _progress: dict[tuple[DomainKey, str], tuple[int, datetime]] = field(default_factory=dict)
+    """How far the job of a disk was, and since when."""
     _queued: dict[str, dict[DomainKey, None]] = field(default_factory=dict)
     """By hypervisor: domains whose merge waits for another one to end, the longest wait first."""
     _called: set[DomainKey] = field(default_factory=set)
@@ -123,7 +125,7 @@ class Ledger:
         self._called.discard(key)
         self._split.discard(key)
         self._told = {pair for pair in self._told if pair[0] != key}
-        for mapping in (self._failures, self._job_errors):
+        for mapping in (self._failures, self._job_errors, self._progress):
             for pair in [pair for pair in mapping if pair[0] == key]:
                 del mapping[pair]
 
@@ -145,6 +147,16 @@ class Ledger:
         }
         if now:
             self._merges[key] = now
+
+    def still_for(self, key: DomainKey, target: str, current: int | None) -> timedelta:
+        """For how long the job of this disk has been where it is (bytes); None: it has no job."""
+        if current is None:
+            self._progress.pop((key, target), None)
+            return timedelta()
+        before, since = self._progress.get((key, target), (-1, self.now()))
+        if before != current:
+            before, since = self._progress[key, target] = current, self.now()
+        return self.now() - since
 
     def orphans(self, key: DomainKey, count: int) -> int:
         """Note how many images of this domain were left over; returns how many on its hypervisor."""

@@ -135,7 +135,6 @@ async def test_half_a_greeting_is_silence(protocol: str) -> None:
 async def test_nobody_listens(protocol: str) -> None:
     message = await asked(image(protocol, port := free_port()))
     assert f"127.0.0.1:{port} refuses connections: start it" in message
-    assert "it goes on when the server answers" in message
 
 
 async def test_hanging_up_is_an_answer_only_of_https() -> None:
@@ -169,8 +168,8 @@ async def test_one_of_several_servers_is_enough_where_the_client_tries_them_all(
 
 async def test_a_disk_beside_matters_only_when_qemu_waits_for_it() -> None:
     reach = Reach(local=True, deadline=SOON)
-    await reach.ask([], [image("nbd", free_port())])
-    for protocol in ("iscsi", "rbd", "gluster"):
+    await reach.ask([], [image("nbd", free_port()), image("gluster", free_port())])
+    for protocol in ("iscsi", "rbd"):
         with pytest.raises(StorageUnreachable, match="refuses"):
             await reach.ask([], [image(protocol, free_port())])
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -178,7 +177,7 @@ async def test_a_disk_beside_matters_only_when_qemu_waits_for_it() -> None:
         with pytest.raises(StorageUnreachable, match="does not answer"):
             await reach.ask([], [silent])
     with pytest.raises(StorageUnreachable, match="refuses"):
-        await reach.ask([silent], [silent])
+        await Reach(local=True).ask([silent], [silent])
 
 
 async def test_nothing_is_asked_where_nothing_can_be() -> None:

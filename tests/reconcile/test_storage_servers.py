@@ -142,3 +142,34 @@ async def test_the_others_of_the_hypervisor_go_on(world: World) -> None:
     world.snapshot("d", domain="web-2")
     await world.says("c", "StorageUnreachable")
     await world.ready("d")
+
+
+@pytest.mark.parametrize("unwanted", ["a", "b"])
+async def test_a_job_that_stands_still_says_what_it_waits_for(world: World, unwanted: str) -> None:
+    host, _ = await scene(world, direction="Commit")
+    host.auto = False
+    world.delete(unwanted)
+    await world.until(host.jobs)
+    host.storage.silent.add(SERVER)
+    message = await world.says(unwanted, "StorageUnreachable", "stands still", "storage-1")
+    await asyncio.sleep(60)
+    assert world.condition(unwanted)[2] == message, "written once"
+    host.storage.silent.clear()
+    await world.until(lambda: world.condition(unwanted)[1] == "Committing", WITHIN)
+    host.auto = True
+    host.finish_jobs()
+    await world.until(lambda: world.object(unwanted) is None, WITHIN)
+
+
+async def test_a_job_that_gets_on_is_not_asked_after(world: World) -> None:
+    host, _ = await scene(world, direction="Commit")
+    host.auto = False
+    world.delete("a")
+    await world.until(host.jobs)
+    [(_, _, job)] = host.jobs()
+    job.todo += range(50, 70)
+    host.storage.silent.add(SERVER)
+    for _ in range(10):
+        host.advance(1)
+        await asyncio.sleep(2)
+    assert world.condition("a")[1] == "Committing"

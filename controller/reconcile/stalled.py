@@ -1,0 +1,49 @@
+"""A job that does not get on: its storage servers are asked, so that the objects can say what it waits for.
+
+QEMU does not tell. A job whose server hangs just stays where it is, and so does a guest that uses the server.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from controller.chain.guards import Blocked, Why
+from controller.chain.observation import Observation
+from controller.chain.plan import Plan, State
+from controller.hypervisor.driver import Driver
+from controller.hypervisor.errors import StorageUnreachable
+from controller.reconcile.ledger import Ledger
+from controller.reconcile.store import DomainKey
+
+_STILL = timedelta(seconds=4)
+"""Without progress for so long, a job is asked after. A slow one answers by its servers being alive."""
+
+
+async def with_stalls(
+    found: Plan, observation: Observation, driver: Driver, ledger: Ledger, key: DomainKey
+) -> Plan:
+    """The plan with the reason for merges that stand still because a storage server does not answer."""
+    waiting: dict[str, Blocked] = {}
+    for disk in found.disks:
+        facts = observation.disks.get(disk.target)
+        job = facts.job if facts is not None and disk.running is not None else None
+        still = ledger.still_for(key, disk.target, job.current if job is not None else None)
+        if still < _STILL or facts is None or facts.live is None:
+            continue
+        try:
+            await driver.reach(layer.source for layer in facts.live.layers)
+        except StorageUnreachable as error:
+            text = f"the job stands still: {error}; it goes on when the server answers"
+            waiting[disk.target] = Blocked(Why.STORAGE_UNREACHABLE, text)
+    return replace(
+        found,
+        standings=tuple(
+            replace(standing, blocked=waiting[standing.want.target])
+            if standing.state is State.MERGING
+            and standing.blocked is None
+            and standing.want.target in waiting
+            else standing
+            for standing in found.standings
+        ),
+    )

@@ -1,0 +1,147 @@
+"""Storage servers that are gone or hang when a point is to be taken: nobody is frozen, and it goes on.
+
+QEMU would open the new image in its main loop and freeze the guest until the server answers: so it is not
+told to. What it cannot be kept from is waiting for the server of a disk that its guest uses already: such a
+guest stands still for as long as its server does, whatever anybody else does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import libvirt_qemu
+import pytest
+from lxml import etree
+
+from lab.lab import Lab
+from lab.machines.disk import Disk
+from lab.machines.machine import Machine
+from lab.storage.image import ImageSource
+from lab.storage.server import ServerProcess
+from tests.e2e.stage import Stage
+
+pytestmark = [pytest.mark.real, pytest.mark.cluster]
+
+WITHIN = 60
+"""Seconds in which the work goes on after the server came back."""
+
+
+@contextmanager
+def hung(server: ServerProcess) -> Iterator[None]:
+    """It accepts connections and answers nobody."""
+    server.pause()
+    try:
+        yield
+    finally:
+        server.resume()
+
+
+@contextmanager
+def gone(server: ServerProcess) -> Iterator[None]:
+    """It is killed, and started again afterwards."""
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+HOW = {"hung": (hung, "does not answer"), "gone": (gone, "refuses connections")}
+
+
+def export_of(lab: Lab, source: ImageSource | None) -> ServerProcess:
+    """The server of an NBD image."""
+    [export] = [one for one in lab.nbd.exports() if one.source == source]
+    return export
+
+
+def monitor_answers(machine: Machine) -> bool:
+    """Whether QEMU's main loop is free."""
+    request = json.dumps({"execute": "query-status"})
+    answer: dict[str, Any] = json.loads(libvirt_qemu.qemuMonitorCommand(machine.domain, request, 0))
+    return answer["return"]["status"] == "running"
+
+
+@pytest.fixture
+def gluster_pool(stage: Stage) -> Iterator[str]:
+    """A storage pool of host a on the volume gv0; its name."""
+    volume, server = stage.lab.gluster.volume(), stage.lab.gluster
+    root = etree.Element("pool", type="gluster")
+    etree.SubElement(root, "name").text = "faults-gluster"
+    source = etree.SubElement(root, "source")
+    etree.SubElement(source, "host", name=server.address)
+    etree.SubElement(source, "dir", path="/")
+    etree.SubElement(source, "name").text = volume.name
+    pool = stage.host.connection().storagePoolCreateXML(etree.tostring(root, encoding="unicode"), 0)
+    yield "faults-gluster"
+    pool.destroy()
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_the_server_that_is_to_hold_the_layer(stage: Stage, gluster_pool: str, how: str) -> None:
+    """The guest is on local files: it never notices."""
+    machine = stage.machine()
+    points, shop = stage.points(machine), stage.shop
+    points.take("before")
+    away, words = HOW[how]
+    with away(stage.lab.gluster):
+        shop.snapshot("later", machine.name, overlay={"pool": gluster_pool})
+        message = shop.waits_for("later", "StorageUnreachable")
+        assert words in message
+        assert stage.lab.gluster.address in message
+        machine.wait_writing(rounds=64)
+        assert monitor_answers(machine)
+        assert len(machine.chain()) == 2
+        points.verify()
+    shop.ready("later", timeout=WITHIN)
+    points.remember("later")
+    points.verify()
+
+
+def test_a_dead_ceph_monitor_does_not_freeze_the_guest(stage: Stage) -> None:
+    """Told to use it, QEMU would wait for 300 s. The guest reads and writes through the OSD meanwhile."""
+    if reason := stage.lab.why_not("rbd"):
+        pytest.skip(reason)
+    machine = stage.machine("rbd")
+    points, shop = stage.points(machine), stage.shop
+    points.take("before")
+    with gone(stage.lab.rbd.monitor):
+        shop.snapshot("later", machine.name)
+        message = shop.waits_for("later", "StorageUnreachable")
+        assert f"127.0.0.1:{stage.lab.rbd.port} refuses connections" in message
+        machine.wait_writing(rounds=64)
+        assert monitor_answers(machine)
+    shop.ready("later", timeout=WITHIN)
+    points.remember("later")
+    points.verify()
+
+
+@pytest.mark.parametrize("kind", ["nbd", "iscsi"])
+def test_the_hung_server_of_the_guests_own_disk(stage: Stage, kind: str) -> None:
+    """The guest stands still with it, and so would QEMU's monitor if a point were taken, also of the other
+    disk, the file. When the server goes on, so does the guest, and no write was lost."""
+    if reason := stage.lab.why_not(kind):
+        pytest.skip(reason)
+    own = stage.lab.disk(kind, f"own-{kind}")
+    machine = stage.machine(Disk.file(), own)
+    server = stage.lab.iscsi if kind == "iscsi" else export_of(stage.lab, own.source)
+    points, shop = stage.points(machine), stage.shop
+    points.take("before")
+    elsewhere = {"directory": str(stage.scratch)}
+    with hung(server):
+        shop.snapshot("file", machine.name)
+        shop.snapshot("net", machine.name, disk="vdb", overlay=elsewhere)
+        for name in ("file", "net"):
+            assert "does not answer" in shop.waits_for(name, "StorageUnreachable")
+        assert monitor_answers(machine)
+    machine.wait_writing()
+    shop.ready("file", "net", timeout=WITHIN)
+    points.remember("file")
+    points.verify()
+    other = stage.points(machine, "vdb")
+    other.remember("net")
+    assert other.reader.verify(other.kept["net"]).identical
+    assert machine.progress()[1] == 0, "a write of the guest failed"
