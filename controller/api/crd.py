@@ -119,6 +119,7 @@ KINDS = (
             Column("Libvirt", ".status.libvirtVersion"),
             Column("QEMU", ".status.qemuVersion"),
             Column("Domains", ".status.domains.total", "integer"),
+            Column("Orphans", ".status.orphanImages.count", "integer", wide=True),
         ),
     ),
 )

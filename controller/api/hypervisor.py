@@ -22,6 +22,14 @@ LibvirtURI = Annotated[
 ]
 
 
+LONGEST_IMAGE = 1024
+LONGEST_NAME = 256
+LONGEST_REASON = 512
+LONGEST_TIME = 32
+MOST_ORPHANS = 32
+"""What the inventory of orphans shows at most; what is longer is cut."""
+
+
 class AccessRule(SpecModel):
     """Every one of these namespaces may use every one of these domains."""
 
@@ -75,6 +83,29 @@ class MissingCapability(ApiModel):
     brought_by: str = Field(max_length=256, description="The package or version that brings it.")
 
 
+class OrphanImage(ApiModel):
+    """An image that left its chain and is still there."""
+
+    image: str = Field(max_length=LONGEST_IMAGE, description="Its path or URI.")
+    domain: str = Field(max_length=LONGEST_NAME, description="The domain in whose record it is.")
+    disk: str = Field(max_length=LONGEST_NAME, description="The disk whose chain it was in.")
+    reason: str = Field(max_length=LONGEST_REASON, description="Why it was not removed.")
+    since: str | None = Field(
+        default=None,
+        max_length=LONGEST_TIME,
+        description="When the operation began that took it out of its chain, where that is known.",
+    )
+
+
+class OrphanImages(ApiModel):
+    """The inventory of images that no chain uses."""
+
+    count: int = Field(ge=1, description="How many there are.")
+    images: tuple[OrphanImage, ...] = Field(
+        max_length=MOST_ORPHANS, description="The oldest of them; the journals of the domains have all."
+    )
+
+
 class HypervisorStatus(ApiModel):
     """What the connection is like."""
 
@@ -96,6 +127,9 @@ class HypervisorStatus(ApiModel):
     )
     missing: tuple[MissingCapability, ...] = Field(
         default=(), max_length=16, description="What was asked for and is not there, in alphabetical order."
+    )
+    orphan_images: OrphanImages | None = Field(
+        default=None, description="Images that varve left and no chain uses; absent when there are none."
     )
 
 

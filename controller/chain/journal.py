@@ -93,6 +93,8 @@ class Removal:
     """Whose deletion waits for it."""
     left: str = ""
     """Why it could not be removed. Then nobody waits for it; it stays here as the inventory of orphans."""
+    since: str = ""
+    """RFC 3339 time, UTC: when the operation began that took it out of its chain."""
 
 
 @dataclass(frozen=True)

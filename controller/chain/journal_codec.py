@@ -120,6 +120,8 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
         child = etree.SubElement(element, "removal")
         if removal.left:
             child.set("left", _text(removal.left))
+        if removal.since:
+            child.set("since", removal.since)
         _encode_layer(child, "image", removal.layer)
         _encode_owners(child, removal.owners)
 
@@ -179,7 +181,12 @@ def _decode_disk(element: etree._Element) -> DiskJournal:
         lent=frozenset(_required(lent, "key") for lent in element.iterfind("lent")),
         operation=None if operation is None else _decode_operation(operation),
         removals=tuple(
-            Removal(_decode_layer(removal, "image"), _decode_owners(removal), removal.get("left", ""))
+            Removal(
+                layer=_decode_layer(removal, "image"),
+                owners=_decode_owners(removal),
+                left=removal.get("left", ""),
+                since=removal.get("since", ""),
+            )
             for removal in element.iterfind("removal")
         ),
     )

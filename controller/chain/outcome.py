@@ -173,7 +173,9 @@ def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
         if below is not None:
             points.append(replace(below, overlay=operation.kept.key))
     out = (
-        Removal(layer, operation.owners) if layer.key in record.images else Removal(layer, left=NOT_OURS)
+        Removal(layer, operation.owners, since=operation.begun)
+        if layer.key in record.images
+        else Removal(layer, left=NOT_OURS, since=operation.begun)
         for layer in operation.merged
         if layer.key not in record.lent  # it is free for whoever lent it: no orphan
     )
@@ -194,7 +196,7 @@ def abandoned(record: DiskJournal, operation: Operation) -> DiskJournal:
     if operation.kind is OperationKind.TAKE and operation.lent:
         return replace(record, operation=None)
     if operation.kind is OperationKind.TAKE:
-        leftover = Removal(operation.kept)
+        leftover = Removal(operation.kept, since=operation.begun)
         return replace(record, operation=None, removals=(*record.removals, leftover))
     if operation.kind is OperationKind.PULL:
         return replace(record, operation=None)

@@ -11,6 +11,7 @@ from controller.kube.events import EventRecorder
 from controller.kube.kinds import Raw
 from controller.kube.port import KubeClient
 from controller.reconcile.ledger import Ledger
+from controller.reconcile.orphans import Orphans
 from controller.reconcile.store import Key, Snapshot, Store
 from controller.telemetry.metrics import Metrics
 
@@ -24,6 +25,7 @@ class Context:
     metrics: Metrics
     store: Store
     ledger: Ledger
+    orphans: Orphans
     hosts: Mapping[str, Host]
     cluster: str
     now: Callable[[], datetime]

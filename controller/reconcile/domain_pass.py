@@ -44,10 +44,11 @@ from controller.hypervisor.observe import Fleet, observe, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.context import Context
+from controller.reconcile.orphans import orphans_in
 from controller.reconcile.patience import patient
 from controller.reconcile.reporter import Reporter
 from controller.reconcile.stalled import with_stalls
-from controller.reconcile.store import DomainKey, ObjectKey
+from controller.reconcile.store import DomainKey, HypervisorKey, ObjectKey
 from controller.reconcile.wants import wants_of
 
 log = logging.getLogger(__name__)
@@ -161,8 +162,9 @@ class DomainPass:
             facts = found.observation.disks.get(record.target)
             if facts is not None and facts.chain is not None:
                 metrics.chain_layers.observe(len(facts.chain.layers))
-        orphans = [r for disk in found.observation.journal.disks for r in disk.removals if r.left]
-        metrics.orphan_images.labels(host).set(ledger.orphans(self._key, len(orphans)))
+        left = orphans_in(found.observation.journal, found.observation.name)
+        if self._context.orphans.put(self._key, left):
+            self._context.wake(HypervisorKey(host))
         running = [disk.target for disk in found.plan.disks if disk.running is not None]
         metrics.block_jobs.labels("merge", host).set(ledger.merges_on(host))
         ledger.running(self._key, running)

@@ -37,10 +37,11 @@ from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.object_pass import ObjectPasses
+from controller.reconcile.orphans import Orphans
 from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.report import RESOLVED, unresolved_status
 from controller.reconcile.reporter import write_status
-from controller.reconcile.store import DomainKey, HypervisorKey, Key, ObjectKey, Store
+from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Engine:
             metrics=metrics,
             store=Store(now=now),
             ledger=Ledger(now),
+            orphans=Orphans(metrics),
             hosts=self._fleet.hosts,
             cluster=options.cluster_id,
             now=now,
@@ -211,6 +213,8 @@ class Engine:
         host = self._fleet.hosts.get(hypervisor)
         connected = host is not None and host.status.connected
         changed = self._connected.get(hypervisor) != connected
+        if changed and connected:
+            self._queue.add(InventoryKey(hypervisor))
         self._connected[hypervisor] = connected
         for key in self._context.store.domains():
             if key.hypervisor != hypervisor:
@@ -324,6 +328,11 @@ class Engine:
             case HypervisorKey():
                 await self._report_hypervisor(key.name)
                 return None
+            case InventoryKey():
+                host, identities = self._fleet.hosts.get(name := key.hypervisor), self._context.identities
+                await self._context.orphans.sweep(name, host, identities(name))
+                self._queue.add(HypervisorKey(name))
+                return None
 
     async def _report_hypervisor(self, name: str) -> None:
         known = self._context.store.hypervisors.get(name)
@@ -338,7 +347,8 @@ class Engine:
             (raw, parsed),
             self._fleet.hosts.get(name),
             self._fleet.faults.get(name),
-            self._context.now(),
+            now=self._context.now(),
+            inventory=self._context.orphans,
         )
         if new is not None:
             self._context.store.put_hypervisor(new)
@@ -382,7 +392,7 @@ class Engine:
 
 def _lane(key: Key) -> str:
     """Passes over the domains of one hypervisor share its threads; those over objects call no hypervisor."""
-    return key.hypervisor if isinstance(key, DomainKey) else ""
+    return key.hypervisor if isinstance(key, DomainKey | InventoryKey) else ""
 
 
 def _spec(known: tuple[Raw, Hypervisor | str] | None) -> object:

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from controller.api.conditions import HYPERVISOR_CONDITIONS, State, Verdict, conditions
-from controller.api.hypervisor import DomainCounts, Hypervisor, HypervisorStatus, MissingCapability
+from controller.api.hypervisor import (
+    LONGEST_IMAGE,
+    LONGEST_NAME,
+    LONGEST_REASON,
+    LONGEST_TIME,
+    MOST_ORPHANS,
+    DomainCounts,
+    Hypervisor,
+    HypervisorStatus,
+    MissingCapability,
+    OrphanImage,
+    OrphanImages,
+)
 from controller.api.reasons import Reason
 from controller.api.uri import InvalidURIError, parse_uri
 from controller.hypervisor import needs
@@ -17,6 +29,7 @@ from controller.hypervisor.host import Connector, Host, HostStatus
 from controller.kube.errors import ObjectGone
 from controller.kube.kinds import HYPERVISOR, Raw
 from controller.kube.port import KubeClient
+from controller.reconcile.orphans import Orphan, Orphans
 from controller.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -93,9 +106,13 @@ class Fleet:
 
 
 def hypervisor_status(
-    hypervisor: Hypervisor, host: Host | None, fault: str | None, now: datetime
+    hypervisor: Hypervisor,
+    host: Host | None,
+    fault: str | None,
+    now: datetime,
+    orphans: Sequence[Orphan] | None = None,
 ) -> HypervisorStatus:
-    """The status of a Hypervisor object. Pure."""
+    """The status of a Hypervisor object; without an inventory of orphans the last one holds. Pure."""
     before = hypervisor.status
     status = host.status if host else None
     verdict = _verdict(status, fault)
@@ -114,12 +131,29 @@ def hypervisor_status(
         else DomainCounts(total=len(domains), running=sum(domain.active for domain in domains)),
         capabilities=tuple(sorted(facts.capabilities))[:_MOST_CAPABILITIES] if facts else before.capabilities,
         missing=_missing(facts) if facts else before.missing,
+        orphan_images=before.orphan_images if orphans is None else _orphan_images(orphans),
     )
 
 
 def _missing(facts: Facts) -> tuple[MissingCapability, ...]:
     found = needs.missing(facts.capabilities, asked=facts.flags_asked)
     return tuple(MissingCapability(name=name, without=text, brought_by=by) for name, text, by in found)
+
+
+def _orphan_images(orphans: Sequence[Orphan]) -> OrphanImages | None:
+    if not orphans:
+        return None
+    listed = tuple(
+        OrphanImage(
+            image=orphan.image[:LONGEST_IMAGE],
+            domain=orphan.domain[:LONGEST_NAME],
+            disk=orphan.disk[:LONGEST_NAME],
+            reason=orphan.reason[:LONGEST_REASON],
+            since=orphan.since[:LONGEST_TIME] or None,
+        )
+        for orphan in orphans[:MOST_ORPHANS]
+    )
+    return OrphanImages(count=len(orphans), images=listed)
 
 
 def _verdict(status: HostStatus | None, fault: str | None) -> Verdict:
@@ -133,13 +167,20 @@ def _verdict(status: HostStatus | None, fault: str | None) -> Verdict:
 
 
 async def report_hypervisor(
-    client: KubeClient, known: tuple[Raw, Hypervisor], host: Host | None, fault: str | None, now: datetime
+    client: KubeClient,
+    known: tuple[Raw, Hypervisor],
+    host: Host | None,
+    fault: str | None,
+    *,
+    now: datetime,
+    inventory: Orphans,
 ) -> Raw | None:
     """Write the status of a Hypervisor object unless it has an equal one; returns the new object."""
     raw, hypervisor = known
     if host is not None and not host.status.tried and hypervisor.status.conditions:
         return None  # this process has just begun to ask: what the last one found holds until the answer
-    status = hypervisor_status(hypervisor, host, fault, now).to_api()
+    orphans = inventory.of(hypervisor.name, host)
+    status = hypervisor_status(hypervisor, host, fault, now, orphans).to_api()
     if status == hypervisor.status.to_api():
         return None
     try:

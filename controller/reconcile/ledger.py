@@ -33,7 +33,6 @@ class Ledger:
     _split: set[DomainKey] = field(default_factory=set)
     _merges: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
     _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
-    _orphans: dict[DomainKey, int] = field(default_factory=dict)
     _progress: dict[tuple[DomainKey, str], tuple[int, datetime]] = field(default_factory=dict)
     """How far the job of a disk was, and since when."""
     _queued: dict[str, dict[DomainKey, None]] = field(default_factory=dict)
@@ -119,7 +118,7 @@ class Ledger:
 
     def forget(self, key: DomainKey) -> None:
         """The domain is of no interest any more."""
-        for table in (self._holds, self._records, self._discards, self._merges, self._orphans):
+        for table in (self._holds, self._records, self._discards, self._merges):
             table.pop(key, None)
         self._queued.get(key.hypervisor, {}).pop(key, None)
         self._called.discard(key)
@@ -157,11 +156,6 @@ class Ledger:
         if before != current:
             before, since = self._progress[key, target] = current, self.now()
         return self.now() - since
-
-    def orphans(self, key: DomainKey, count: int) -> int:
-        """Note how many images of this domain were left over; returns how many on its hypervisor."""
-        self._orphans[key] = count
-        return sum(n for other, n in self._orphans.items() if other.hypervisor == key.hypervisor)
 
     def queue(self, key: DomainKey) -> None:
         """A merge of this domain waits for another one to end; it keeps its place if it has one."""

@@ -50,7 +50,14 @@ class HypervisorKey:
     name: str
 
 
-Key = DomainKey | ObjectKey | HypervisorKey
+@dataclass(frozen=True, order=True)
+class InventoryKey:
+    """One hypervisor, whose journals are all read once."""
+
+    hypervisor: str
+
+
+Key = DomainKey | ObjectKey | HypervisorKey | InventoryKey
 
 
 @dataclass(frozen=True)

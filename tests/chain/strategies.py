@@ -176,7 +176,7 @@ _OPERATIONS = st.builds(
     consistency_message=TEXT,
     process=TEXT,
 )
-_REMOVALS = st.builds(Removal, layer=LAYERS, owners=_OWNERS, left=TEXT)
+_REMOVALS = st.builds(Removal, layer=LAYERS, owners=_OWNERS, left=TEXT, since=TEXT)
 _DISKS = st.builds(
     DiskJournal,
     target=st.sampled_from(["vda", "vdb", "sdaa"]),

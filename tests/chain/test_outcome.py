@@ -178,7 +178,9 @@ def test_a_commit_takes_the_points_of_its_range() -> None:
     done = settled(b.record(*POINTS), COMMIT, b.facts(b.disk("c", "base")))
     assert done.points == (POINTS[0],)
     assert done.images == {b.key("c")}
-    assert done.removals == tuple(Removal(b.layer(name), COMMIT.owners) for name in ("b", "a"))
+    assert done.removals == tuple(
+        Removal(b.layer(name), COMMIT.owners, since=COMMIT.begun) for name in ("b", "a")
+    )
 
 
 def test_an_active_commit_takes_the_points_of_its_range() -> None:
@@ -203,11 +205,16 @@ def test_an_image_that_varve_did_not_make_is_never_removed() -> None:
     done = settled(b.record(*POINTS, images=["b"]), FLATTEN, b.facts(b.disk("c")))
     assert [removal.layer.key for removal in done.removals if not removal.left] == [b.key("b")]
     assert {removal.layer.key for removal in done.removals if removal.left} == {b.key("a"), b.key("base")}
+    assert {removal.since for removal in done.removals} == {FLATTEN.begun}
 
 
 def test_what_a_failed_take_may_have_left_is_removed() -> None:
     left = abandoned(b.record(*POINTS, operation=TAKE), TAKE)
-    assert (left.operation, left.points, left.removals) == (None, POINTS, (Removal(b.layer("new")),))
+    assert (left.operation, left.points, left.removals) == (
+        None,
+        POINTS,
+        (Removal(b.layer("new"), since=TAKE.begun),),
+    )
 
 
 @pytest.mark.parametrize("begun", [COMMIT, ACTIVE, PULL])
