@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from controller.kube.credentials import Credentials
+from controller.kube.credentials import OWN_NAMESPACE, Credentials
 from controller.kube.lease import lease_name
 from controller.telemetry.health import Address
 from controller.telemetry.logs import Format
-
-OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-"""Where a pod finds the name of its namespace."""
 
 DEFAULT_NAMESPACE = "varve-system"
 """Of the Lease, outside a pod: the manifests make it, so that all processes of a cluster meet there."""

@@ -8,9 +8,16 @@ from pathlib import Path
 
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from kubernetes.aio.config.kube_config import KubeConfigMerger
 from yaml import YAMLError
 
 from controller.kube.errors import KubeError
+
+OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a pod finds the name of its namespace."""
+
+_MALFORMED = (ConfigException, YAMLError, OSError, ValueError, KeyError, TypeError, AttributeError)
+"""kubernetes.aio raises whatever its walk through a malformed file runs into."""
 
 
 class BadCredentials(KubeError):
@@ -34,9 +41,15 @@ class Connection:
 class Credentials:
     """Reads credentials whenever asked, since tokens expire and exec plugins issue new ones."""
 
-    def __init__(self, kubeconfig: str | None, *, in_cluster: bool = False) -> None:
-        """``kubeconfig`` is a path, or several joined as in ``KUBECONFIG``; needed unless ``in_cluster``."""
+    def __init__(
+        self, kubeconfig: str | None, *, context: str | None = None, in_cluster: bool = False
+    ) -> None:
+        """``kubeconfig`` is a path, or several joined as in ``KUBECONFIG``; needed unless ``in_cluster``.
+
+        ``context`` is one of its contexts instead of the current one.
+        """
         self._kubeconfig = kubeconfig
+        self._context = context
         self._in_cluster = in_cluster
         self._directory: str | None = None
 
@@ -46,6 +59,20 @@ class Credentials:
         return (
             "the pod's ServiceAccount" if self._in_cluster else f"kubeconfig {self._kubeconfig or '(none)'}"
         )
+
+    def namespace(self) -> str | None:
+        """The namespace of the context, or of the pod; None when it names none. Raises BadCredentials."""
+        try:
+            if self._in_cluster:
+                return OWN_NAMESPACE.read_text(encoding="utf-8").strip() or None
+            if not self._kubeconfig or not _any_file(self._kubeconfig):
+                return None  # load says where was looked
+            merged = KubeConfigMerger(self._kubeconfig).config  # type: ignore[no-untyped-call]
+            name = self._context or merged.value.get("current-context")
+            found = merged["contexts"].get_with_name(name, safe=True) if name else None
+            return (found.value.get("context") or {}).get("namespace") or None if found else None
+        except _MALFORMED as error:
+            raise BadCredentials(f"{self.source} cannot be used: {error}") from error
 
     async def load(self) -> Configuration:
         """Read them now. Raises BadCredentials."""
@@ -59,16 +86,7 @@ class Credentials:
                 raise BadCredentials(
                     "no kubeconfig is named and this is not a pod: set KUBECONFIG or --kubeconfig"
                 )
-        except (
-            ConfigException,
-            YAMLError,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            # kubernetes.aio raises whatever its walk through a malformed file runs into
+        except _MALFORMED as error:
             raise BadCredentials(f"{self.source} cannot be used: {error}") from error
         return configuration
 
@@ -101,6 +119,7 @@ class Credentials:
             self._directory = tempfile.mkdtemp(prefix="varve-")
         await load_kube_config(  # type: ignore[no-untyped-call]  # has no annotations
             config_file=paths,
+            context=self._context,
             client_configuration=configuration,
             persist_config=False,
             temp_file_path=self._directory,

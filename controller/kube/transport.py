@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
@@ -17,7 +17,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 from kubernetes.aio.client import Configuration
-from kubernetes.aio.client.rest import RESTClientObject
+from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 
 from controller.kube.credentials import Credentials
 from controller.kube.errors import Forbidden, Unauthorized, Unavailable
@@ -41,6 +41,9 @@ KEEP_ALIVE = 60.0
 
 CONNECTIONS = 16
 """Connections at most; requests beyond wait for one. A hundred cost 25 MiB and are not faster."""
+
+WATCH_SECONDS = 290
+"""How long one watch is asked to last; the API server ends it then, and who goes on begins another."""
 
 RETRY_AFTER_LIMIT = 5.0
 """Seconds that a server's Retry-After can make one attempt wait."""
@@ -110,7 +113,7 @@ class Transport:
         Retried are connection errors, timeouts, 429 and 5xx; credentials are read anew once after a 401.
         Raises Unavailable, Unauthorized or Forbidden; every other status is for the caller to judge.
         """
-        url = f"{path}?{urlencode(query)}" if query else path
+        request = _Request(method, f"{path}?{urlencode(query)}" if query else path, body, content_type)
         delays = iter(BACKOFF if retry else ())
         refused: _Session | None = None
         while True:
@@ -118,7 +121,7 @@ class Transport:
             session = await self._open(refused)
             try:
                 async with self._free:
-                    answer = await self._attempt(session, method, url, body, content_type)
+                    answer = await self._attempt(session, request)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 problem = f"{type(error).__name__}: {error}".rstrip(": ")
             if answer is not None:
@@ -134,28 +137,63 @@ class Transport:
             log.debug("a request is tried again", extra={"method": method, "path": path, "problem": problem})
             await self._sleep(max(delay * random.uniform(0.5, 1.5), wait))  # noqa: S311  # jitter, not a secret
 
-    async def _attempt(
-        self, session: "_Session", method: str, url: str, body: Body | None, content_type: str
-    ) -> Answer:
+    async def watch(self, path: str, query: dict[str, str]) -> AsyncIterator[Raw]:
+        """The events of one watch as they come, until the API server ends it, for which there is always a
+        reason: begin another where it ended.
+
+        One attempt, on no budget of connections. Raises Unavailable, Unauthorized or Forbidden.
+        """
+        asked = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+            **query,
+        }
+        limit = aiohttp.ClientTimeout(sock_connect=self._timeout.sock_connect, sock_read=WATCH_SECONDS + 30)
+        request = _Request("GET", f"{path}?{urlencode(asked)}")
+        session = await self._open()
+        try:
+            response = await self._send(session, request, limit)
+            try:
+                if response.status != 200:
+                    answer = _decided(Answer(response.status, _decode(await response.read())), "GET", path)
+                    raise Unavailable(f"the API server refuses to watch {path}: {answer.message}")
+                async for line in _lines(response.content.iter_any()):
+                    yield _decode(line)
+            finally:
+                response.close()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            problem = f"{type(error).__name__}: {error}".rstrip(": ")
+            raise Unavailable(f"the watch of {path} broke: {problem}") from error
+
+    async def _attempt(self, session: "_Session", request: "_Request") -> Answer:
         """Send once. Raises what aiohttp raises."""
         began, code = perf_counter(), "error"
         try:
-            headers = {"Content-Type": content_type, "Accept": JSON, "User-Agent": "varve"}
-            token = await session.configuration.get_api_key_with_prefix("BearerToken")
-            if token:
-                headers["Authorization"] = token
-            response = await session.rest.request(  # type: ignore[no-untyped-call]  # has no annotations
-                method,
-                session.configuration.host + url,
-                headers=headers,
-                body=body,
-                _request_timeout=self._timeout,
-            )
+            response = await self._send(session, request, self._timeout)
             payload = await response.read()
             code = str(response.status)
         finally:
-            self._metrics.api_request_seconds.labels(method, code).observe(perf_counter() - began)
-        return Answer(response.status, _decode(payload), _retry_after(response.getheader("Retry-After")))
+            self._metrics.api_request_seconds.labels(request.method, code).observe(perf_counter() - began)
+        return Answer(response.status, _decode(payload), _retry_after(response.headers.get("Retry-After")))
+
+    @staticmethod
+    async def _send(
+        session: "_Session", request: "_Request", limit: aiohttp.ClientTimeout
+    ) -> aiohttp.ClientResponse:
+        headers = {"Content-Type": request.content_type, "Accept": JSON, "User-Agent": "varve"}
+        token = await session.configuration.get_api_key_with_prefix("BearerToken")
+        if token:
+            headers["Authorization"] = token
+        answer: RESTResponse = await session.rest.request(  # type: ignore[no-untyped-call]  # has no annotations
+            request.method,
+            session.configuration.host + request.url,
+            headers=headers,
+            body=request.body,
+            _request_timeout=limit,
+        )
+        response: aiohttp.ClientResponse = answer.response
+        return response
 
     async def _open(self, refused: "_Session | None" = None) -> "_Session":
         """The session; a new one, with credentials read anew, when there is none or it was just ``refused``.
@@ -201,6 +239,18 @@ def _decided(answer: Answer, method: str, path: str) -> Answer:
     return answer
 
 
+async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Whole lines of any length (aiohttp's own reader refuses those of large objects)."""
+    rest: list[bytes] = []
+    async for chunk in chunks:
+        *whole, last = chunk.split(b"\n")
+        for line in whole:
+            yield b"".join((*rest, line))
+            rest = []
+        if last:
+            rest.append(last)
+
+
 def _decode(payload: bytes) -> Raw:
     """A JSON object as it is; anything else (a proxy's HTML page) as its text under ``message``."""
     try:
@@ -213,6 +263,14 @@ def _decode(payload: bytes) -> Raw:
 def _retry_after(header: str | None) -> float:
     """Seconds asked for by ``Retry-After``; 0 for none, or a date, which the API server never sends."""
     return min(float(header), RETRY_AFTER_LIMIT) if header and header.isdecimal() else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    method: str
+    url: str
+    body: Body | None = None
+    content_type: str = JSON
 
 
 @dataclass(frozen=True, slots=True)

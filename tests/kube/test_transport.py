@@ -259,3 +259,44 @@ async def test_inline_keys_leave_nothing_behind(server: Server, tmp_path: Path) 
     assert (connection.scheme, connection.token) == ("Bearer", "t")
     credentials.close()
     assert not Path(connection.ca_path).parent.exists()
+
+
+async def test_a_watch_gives_events_of_any_length_as_they_come(server: Server, transport: Transport) -> None:
+    long = {"type": "ADDED", "object": {"x": "y" * 3_000_000}}
+    body = json.dumps(long) + "\n" + json.dumps({"type": "BOOKMARK"}) + "\n"
+    server.answers = [web.Response(text=body)]
+    found = [event async for event in transport.watch("/apis/x", {"resourceVersion": "7"})]
+    assert found == [long, {"type": "BOOKMARK"}]
+    assert server.requests[0].query["watch"] == "true"
+    assert server.requests[0].query["resourceVersion"] == "7"
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, Forbidden), (500, Unavailable), (410, Unavailable)])
+async def test_a_watch_that_is_refused_is_an_error(
+    server: Server, transport: Transport, status: int, error: type[Exception]
+) -> None:
+    server.answers = [fails(status)]
+    with pytest.raises(error, match="not now"):
+        async for _ in transport.watch("/apis/x", {}):
+            pass
+
+
+async def test_a_watch_without_a_server_is_an_error(server: Server, transport: Transport) -> None:
+    server.answers = ["hang up"]
+    with pytest.raises(Unavailable, match="broke"):
+        async for _ in transport.watch("/apis/x", {}):
+            pass
+
+
+def test_a_context_of_the_kubeconfig_has_a_namespace(tmp_path: Path) -> None:
+    path = tmp_path / "config"
+    contexts = [
+        {"name": "a", "context": {"cluster": "k", "user": "u", "namespace": "shop"}},
+        {"name": "b", "context": {"cluster": "k", "user": "u"}},
+    ]
+    path.write_text(json.dumps({"current-context": "a", "contexts": contexts, "clusters": [], "users": []}))
+    assert Credentials(str(path)).namespace() == "shop"
+    assert Credentials(str(path), context="b").namespace() is None
+    path.write_text("[]")
+    with pytest.raises(BadCredentials):
+        Credentials(str(path)).namespace()
