@@ -21,7 +21,7 @@ from lxml import etree
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Pool, Removal
 from controller.hypervisor.errors import Busy, NotRemovable, StillOpen, Unsupported
-from controller.hypervisor.places import CephPool, Directory, Place, disk_auth
+from controller.hypervisor.places import CephPool, Directory, Place, disk_auth, place_of
 
 OURS = "varve-transient-"
 """Names of the pools that varve makes begin so."""
@@ -129,10 +129,10 @@ def _pool(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.virS
     """An active, freshly listed pool on ``place``. Raises NotRemovable when libvirt cannot make one."""
     pool = _existing(connection, place)
     if pool is not None:
-        ours = pool.name().startswith(OURS) and not pool.isPersistent()
         pool.refresh(0)
     else:
-        pool, ours = _make(connection, place), True
+        pool = _make(connection, place)
+    ours = pool.name().startswith(OURS) and not pool.isPersistent()
     try:
         yield pool
     except libvirt.libvirtError as error:
@@ -170,10 +170,25 @@ def _make(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePoo
         if "missing backend for pool type" in message or error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
             raise _no_driver(place) from error
         if "Storage source conflict" in message:
+            pool = _holder(connection, place)
+            if pool is not None:
+                pool.refresh(0)
+                return pool
             raise Busy(
                 f"another storage pool holds {place.key} ({message}): start it if it is not active"
             ) from error
         raise NotRemovable(f"{place.key} cannot be listed: {message}", code=error.get_error_code()) from error
+
+
+def _holder(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePool | None:
+    """The active pool on a place of a server, which libvirt does not look up by what it is on."""
+    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
+        root = etree.fromstring(pool.XMLDesc(0).encode(), _PARSER)
+        kind = root.get("type", "")
+        found = place_of(_template(kind, root)) if kind in {"gluster", "rbd"} else None
+        if found is not None and found.key == place.key:
+            return pool
+    return None
 
 
 def _no_driver(place: Place) -> NotRemovable:

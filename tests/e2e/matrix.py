@@ -9,24 +9,32 @@ import pytest
 
 from lab.machines.disk import MEBIBYTE
 from lab.machines.machine import Machine
+from lab.storage.image import ImageSource
+from tests.e2e.lent import lent
 from tests.e2e.points import Points
 from tests.e2e.stage import AT_ONCE, Stage, other_class
 
 KINDS = ("file", "gluster", "nbd", "nbd-tls", "rbd", "iscsi", "block")
 SIZE = 4 * MEBIBYTE
 """Of each disk, bytes: enough for the small writer's window, and read in no time."""
+ROOM = SIZE + 4 * MEBIBYTE
+"""Of a place made beforehand, bytes: the disk's content and qcow2's tables."""
 
 _BESIDE = {"file", "gluster", "rbd"}
 """Kinds that have a place beside an image: a directory, a volume, a pool."""
+_PLACES = 3
+"""As many points are there at once; one more would have to wait for a place that is given back."""
 
 
 @dataclass
 class Matrix:
-    """One disk that goes through the acts; ``spec`` is what its VolumeSnapshots say besides their source."""
+    """One disk that goes through the acts. Its VolumeSnapshots say ``spec`` besides their source; with
+    ``places``, each layer goes to one of these that is free."""
 
     stage: Stage
     points: Points
     spec: dict[str, Any]
+    places: tuple[ImageSource, ...] = ()
 
     @property
     def machine(self) -> Machine:
@@ -36,7 +44,13 @@ class Matrix:
     def take(self, *names: str, **spec: Any) -> None:
         """One point after the other, each captured."""
         for name in names:
-            self.points.take(self.named(name), **{**self.spec, **spec})
+            self.points.take(self.named(name), **{**self.spec, **self._free_place(), **spec})
+
+    def _free_place(self) -> dict[str, Any]:
+        if not self.places:
+            return {}
+        used = {layer.source for layer in self.machine.chain()}
+        return lent(next(place for place in self.places if place not in used))
 
     def delete(self, *names: str) -> None:
         """Delete them with one command; then all that are kept are compared."""
@@ -62,9 +76,18 @@ def need(stage: Stage, kind: str) -> None:
         pytest.skip(f"{kind}: {reason}")
 
 
-def place(stage: Stage, kind: str) -> dict[str, Any]:
-    """The spec that says where layers go, for a kind that has no place beside its images."""
-    return {} if kind in _BESIDE else {"overlay": {"directory": str(stage.scratch)}}
+def on(stage: Stage, kind: str, title: str, *, image_format: str = "qcow2", **spec: Any) -> Matrix:
+    """A machine with a disk of this kind, whose layers go beside it or to places of the same kind."""
+    need(stage, kind)
+    name = f"{title}-{kind}"
+    machine = stage.machine(stage.lab.disk(kind, name, size=SIZE, image_format=image_format), name=name)
+    return Matrix(stage, stage.points(machine), spec, places(stage, kind, name))
+
+
+def places(stage: Stage, kind: str, name: str) -> tuple[ImageSource, ...]:
+    """Places made beforehand, for a kind of disk that has none beside its images."""
+    count = 0 if kind in _BESIDE else _PLACES
+    return tuple(stage.lab.place(kind, f"{name}-{number}", room=ROOM) for number in range(count))
 
 
 def settling(stage: Stage) -> dict[str, Any]:

@@ -221,6 +221,30 @@ async def test_a_gluster_pool_gives_sources(
         pool.destroy()
 
 
+async def test_an_administrators_pool_on_gluster_is_used_and_kept(
+    driver: Driver, gluster_volume: GlusterVolume, host: Host
+) -> None:
+    """libvirt makes no second pool for the same place."""
+    made = [gluster_volume.source(name) for name in ("pool-base", "pool-top")]
+    base, top = (
+        Source.network("gluster", image.name, [SourceHost(image.host, str(image.port))]) for image in made
+    )
+    made[0].create("qcow2", 1 << 20)
+    made[1].create("qcow2", 1 << 20, (made[0], "qcow2"))
+    volume = made[0].name.split("/", maxsplit=1)[0]
+    pool = host.connection().storagePoolCreateXML(
+        f"<pool type='gluster'><name>theirs</name><source><host name='{made[0].host}' port='{made[0].port}'/>"
+        f"<dir path='/'/><name>{volume}</name></source></pool>"
+    )
+    try:
+        assert await driver.referrers(base) == (top.name,)
+        assert await driver.remove_image(top) is Removal.REMOVED
+        assert "pool-top" not in gluster_volume.images()
+        assert pool.isActive()
+    finally:
+        pool.destroy()
+
+
 async def test_images_in_ceph_too(driver: Driver, lab: Lab, machines: MachineFactory) -> None:
     need(lab, "rbd")
     made = [lab.rbd.source(name) for name in ("st-gone", "st-open", "st-snapped")]
