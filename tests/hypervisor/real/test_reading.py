@@ -167,11 +167,19 @@ async def test_capabilities_are_found_by_asking(
     before = machine.domain.XMLDesc(0)
     facts = await driver.facts()
     assert facts.capabilities >= {*FLAGS, "backing-store-input", "storage-dir"}
+    assert facts.flags_asked
+    assert {name for name in facts.capabilities if name.startswith("storage-")} == pools_of(host)
     connection = host.connection()
     assert facts.libvirt_version == _dotted(connection.getLibVersion())
     assert facts.qemu_version == _dotted(connection.getVersion())
     assert facts.hostname == connection.getHostname()
     assert machine.domain.XMLDesc(0) == before, "asking changed something"
+
+
+def pools_of(host: Host) -> set[str]:
+    """The types of storage pools for which this libvirtd has loaded what it needs, as capabilities."""
+    root = etree.fromstring(host.connection().getStoragePoolCapabilities(0))
+    return {f"storage-{pool.get('type')}" for pool in root if pool.get("supported") == "yes"}
 
 
 def _dotted(number: int) -> str:
@@ -188,9 +196,10 @@ def test_flags_are_unknown_without_a_domain_to_ask(host: Host) -> None:
         def __getattr__(self, name: str) -> object:
             return getattr(host.connection(), name)
 
-    capabilities = probe(Empty()).capabilities
-    assert not capabilities & FLAGS
-    assert "storage-dir" in capabilities
+    facts = probe(Empty())
+    assert not facts.capabilities & FLAGS
+    assert not facts.flags_asked
+    assert "storage-dir" in facts.capabilities
 
 
 async def test_a_flag_that_the_daemon_does_not_know_is_refused_in_other_words(subject: Subject) -> None:
