@@ -25,17 +25,22 @@ def with_access(target: Source, known: Iterable[Source]) -> Source:
     TLS is an export's own matter). An rbd target without hosts is on the first Ceph cluster that is known. A
     target that is not on the network, or on a server of which nothing is known, is returned as it is.
     """
+    model = model_of(target, known)
+    return target if model is None else _combined(target, model)
+
+
+def model_of(target: Source, known: Iterable[Source]) -> Source | None:
+    """The one of ``known`` whose way in :func:`with_access` takes."""
     if target.type != "network":
-        return target
+        return None
     candidates = [source for source in known if source.protocol == target.protocol]
     if not target.hosts:
-        return _combined(target, candidates[0]) if candidates and target.protocol == "rbd" else target
+        return candidates[0] if candidates and target.protocol == "rbd" else None
     addresses = {host.identity(target.protocol) for host in target.hosts}
     names = {host.name.lower() for host in target.hosts if host.name}
     exact = [s for s in candidates if addresses & {host.identity(s.protocol) for host in s.hosts}]
     near = [s for s in candidates if names & {host.name.lower() for host in s.hosts}]
-    found = [*exact, *near]
-    return _combined(target, found[0]) if found else target
+    return next(iter([*exact, *near]), None)
 
 
 def _combined(target: Source, model: Source) -> Source:

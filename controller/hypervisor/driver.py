@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from controller.chain.observation import JobKind, RunState
+from controller.chain.prepared import Examined
 from controller.chain.source import Source
 
 
@@ -189,6 +190,11 @@ class Driver(Protocol):
     async def referrers(self, source: Source) -> tuple[str, ...]:
         """Paths or names of images beside ``source`` whose header names it as their backing image, as far as
         libvirt's storage API can tell; () when nothing does or the storage cannot be listed."""
+        ...
+
+    async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
+        """Look into an image that was made beforehand, from where the domain would use it. ``way_in`` is the
+        index of the layer whose credentials its server takes. Changes nothing. Raises NotExaminable."""
         ...
 
     async def pool(self, name: str) -> Pool:

@@ -77,5 +77,9 @@ class StorageUnreachable(HypervisorError):
     """A storage server that the step needs does not answer; nothing was sent to libvirt."""
 
 
+class NotExaminable(Unsupported):
+    """An image that was made beforehand cannot be looked into, or is not what it was said to be."""
+
+
 class OperationFailed(HypervisorError):
     """libvirt or QEMU refused or failed the call, with its own words."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from controller.chain.access import model_of
 from controller.chain.disk import Disk, DomainDefinition, Layer
 from controller.chain.explicit import NotThePrefix, spelled_out
 from controller.chain.guards import Why, in_use
@@ -19,6 +20,7 @@ from controller.chain.journal import DiskJournal, Journal, Operation, OperationK
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
 from controller.chain.outcome import Outcome, fits, outcome
+from controller.chain.prepared import fault
 from controller.chain.source import Source
 from controller.chain.steps import (
     Discard,
@@ -32,7 +34,13 @@ from controller.chain.steps import (
     targets_of,
 )
 from controller.hypervisor.driver import Driver, Removal
-from controller.hypervisor.errors import CannotKeepRelative, HypervisorError, NotRemovable, StillOpen
+from controller.hypervisor.errors import (
+    CannotKeepRelative,
+    HypervisorError,
+    NotExaminable,
+    NotRemovable,
+    StillOpen,
+)
 from controller.hypervisor.observe import Fleet, definition_of, observe
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
@@ -114,8 +122,7 @@ class Executor:
     # Steps ---------------------------------------------------------------------------------------------
 
     async def _take(self, step: Take) -> None:
-        if any(one.operation.prepared for one in step.disks):
-            raise Refused("content: Prepared cannot be verified yet: write Format", Why.OVERLAY_UNUSABLE)
+        await self._refuse_unless_prepared(step)
         for one in step.disks:
             self._begin(one.target, one.operation)
         await self._write_journal()
@@ -267,6 +274,28 @@ class Executor:
         if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
             raise Stale("the domain stopped running")
         return definition_of(reading)
+
+    async def _refuse_unless_prepared(self, step: Take) -> None:
+        """libvirt checks nothing of an overlay that was made beforehand: look into it, just before."""
+        prepared = [one for one in step.disks if one.operation.prepared]
+        if not prepared:
+            return
+        definition = await self._look_again()
+        for one in prepared:
+            disk, overlay = _disk(definition, one.target), one.operation.kept.source
+            if disk.active is None or not one.operation.capacity:
+                raise Stale(f"the size of disk {one.target} is not known yet")
+            known = model_of(overlay, (layer.source for layer in disk.layers))
+            way_in = next((layer.index for layer in disk.layers if layer.source == known), None)
+            try:
+                found = await self._driver.examine(self._uuid, overlay, way_in=way_in)
+                wrong = fault(found, overlay, disk.active, one.operation.capacity)
+            except NotExaminable as error:
+                wrong = error.message
+            if wrong:
+                raise Refused(
+                    f"{overlay.uri} is not used as content: Prepared says: {wrong}", Why.OVERLAY_UNUSABLE
+                )
 
     async def _refuse_if_claimed(self, step: Take) -> None:
         """An overlay that was made beforehand may be named for two points at once. Each puts it into its

@@ -14,15 +14,15 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 import libvirt
 from lxml import etree
 
 from controller.chain.parse import JOURNAL_NAMESPACE
+from controller.chain.prepared import Examined
 from controller.chain.source import Source
-from controller.hypervisor import definition, places, probe, reading, storage
+from controller.hypervisor import definition, examine, places, probe, reading, storage
 from controller.hypervisor.codes import translate
 from controller.hypervisor.connections import Connections
 from controller.hypervisor.driver import (
@@ -40,6 +40,7 @@ from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
 from controller.hypervisor.reach import Reach, is_local
 from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
+from controller.hypervisor.timing import DEFAULT_TIMING, Timing
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -49,23 +50,6 @@ _PREFIX = "varve"
 _LOST_FOR_GOOD = 600.0
 """Seconds after which an attempt to connect that got no answer no longer keeps another one from being made:
 a machine that lost its power in mid-sentence never answers the old one."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Deadlines in seconds. A call that passes its deadline is given up, not repeated."""
-
-    connect: float = 10
-    read: float = 10
-    sweep: float = 60
-    """For reading every domain of the hypervisor."""
-    change: float = 60
-    close: float = 5
-    keepalive_interval: int = 5
-    keepalive_count: int = 3
-
-
-DEFAULT_TIMING = Timing()
 
 
 def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> Connector:
@@ -185,6 +169,14 @@ class LibvirtDriver:
                 key=place.key,
                 deadline=self._timing.change,
             )
+
+    async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
+        return await self._ask(
+            f"examining {source.uri}",
+            lambda connection: examine.examine(connection, uuid, source, way_in),
+            key=uuid,
+            deadline=self._timing.change,
+        )
 
     async def pool(self, name: str) -> Pool:
         return await self._ask(

@@ -32,7 +32,7 @@ _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 def remove(connection: libvirt.virConnect, place: Place, source: Source) -> Removal:
     """Delete exactly the image ``source`` of ``place``. ABSENT only when the place was listed without it."""
-    with _pool(connection, place) as pool:
+    with opened(connection, place) as pool:
         try:
             volume = pool.storageVolLookupByName(source.leaf)
         except libvirt.libvirtError as error:
@@ -71,7 +71,7 @@ def backings(connection: libvirt.virConnect, place: Place) -> dict[str, str]:
     """
     found = {}
     try:
-        with _pool(connection, place) as pool:
+        with opened(connection, place) as pool:
             for volume in pool.listAllVolumes(0):
                 root = etree.fromstring(volume.XMLDesc(0).encode(), _PARSER)
                 backing = root.findtext("backingStore/path")
@@ -125,7 +125,7 @@ def _template(kind: str, root: etree._Element) -> Source:
 
 
 @contextlib.contextmanager
-def _pool(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.virStoragePool]:
+def opened(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.virStoragePool]:
     """An active, freshly listed pool on ``place``. Raises NotRemovable when libvirt cannot make one."""
     pool = _existing(connection, place)
     if pool is not None:

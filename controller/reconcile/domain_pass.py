@@ -138,6 +138,7 @@ class DomainPass:
             pulls_last=self._context.pulls_last,
             split_takes=ledger.splits(self._key),
             discard_holds=ledger.discard_holds(self._key),
+            discard_tries=ledger.discard_tries(self._key),
         )
         planned = plan(observation, wants, circumstances)
         return Round(observation, patient(planned, observation.journal, ledger, self._key))

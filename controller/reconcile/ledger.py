@@ -50,6 +50,10 @@ class Ledger:
         """By image: not before when to try again to remove it."""
         return {image: hold.until for image, hold in self._discards.get(key, {}).items()}
 
+    def discard_tries(self, key: DomainKey) -> dict[str, int]:
+        """By image: how often removing it has failed."""
+        return {image: self._failures.get((key, image), 0) for image in self._discards.get(key, {})}
+
     def discard_reason(self, key: DomainKey, image: str) -> Blocked | None:
         """Why an image could not be removed so far."""
         hold = self._discards.get(key, {}).get(image)

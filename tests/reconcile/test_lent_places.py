@@ -66,7 +66,7 @@ async def test_an_export_is_formatted_and_given_back(world: World) -> None:
     await world.gone("a")
     assert world.chain(host, uuid) == ["other", "base"]
     assert export("spare").key in host.storage.images, "a place that was lent is not removed"
-    assert not world.events("ImageNotRemovable"), "nor is it an orphan"
+    assert not world.events("ImageLeft"), "nor is it an orphan"
     world.snapshot("c", overlay=at("spare"))
     await world.ready("c")
     assert world.chain(host, uuid) == ["spare", "other", "base"]
@@ -180,3 +180,66 @@ async def test_other_kinds_of_places(world: World, place: dict[str, Any], key: s
     world.delete("a")
     await world.gone("a")
     assert source.key in host.storage.images
+
+
+PREPARED = at("spare", content="Prepared")
+DISK = 2 * SIZE
+"""What the guest has on a raw export: all of it."""
+
+
+async def test_an_overlay_that_was_prepared_is_used_as_it_is(world: World) -> None:
+    host = world.host()
+    world.policy(merge={"direction": "Commit"})
+    uuid = on_nbd(host)
+    below = host.storage.open(export("base").key)
+    made = host.storage.create(export("spare"), capacity=DISK, backing=below)
+    await world.start()
+    host.guest_write(uuid, "vda", 0, 1)
+    world.snapshot("a", overlay=PREPARED)
+    await world.ready("a")
+    assert host.machine(uuid).live_disk("vda").active.image is made
+    world.delete("a")
+    await world.gone("a")
+    assert export("spare").key in host.storage.images
+    assert host.visible(uuid, "vda") == {0: 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"capacity": SIZE}, "virtual size"),
+        ({"content": {3: 3}}, "holds data already"),
+        ({"backing": None}, "names no image below it"),
+        ({"format": "raw"}, "no qcow2 image"),
+    ],
+)
+async def test_one_that_is_not_what_it_should_be_is_refused(
+    world: World, changes: dict[str, Any], words: str
+) -> None:
+    host = world.host()
+    world.policy()
+    on_nbd(host)
+    below = host.storage.open(export("base").key)
+    host.storage.create(export("spare"), **{"capacity": DISK, "backing": below, **changes})
+    await world.start()
+    world.snapshot("a", overlay=PREPARED)
+    await world.says("a", "OverlayUnusable", "content: Prepared", words, stalled=True)
+    assert not [call for call in host.faults.calls if call.name in {"create_snapshot", "set_metadata"}]
+    host.storage.create(export("spare"), capacity=DISK, backing=below)
+    await world.until(lambda: world.is_ready("a"), 120)
+
+
+async def test_prepared_and_other_overlays_are_not_taken_in_one_call(world: World) -> None:
+    """Whether overlays exist already is said of a whole call."""
+    host = world.host()
+    world.policy()
+    disks = {target: base_image(target) for target in ("vda", "vdb")}
+    uuid = host.add_domain("web-1", disks, capacity=SIZE)
+    host.storage.create(export("spare"), capacity=SIZE, backing=host.storage.open(disks["vdb"].key))
+    world.snapshot("a")
+    world.snapshot("b", disk="vdb", overlay=PREPARED)
+    await world.start()
+    await world.ready("a", "b")
+    assert [len(world.chain(host, uuid, target)) for target in ("vda", "vdb")] == [2, 2]
+    calls = [call for call in host.faults.calls if call.name == "create_snapshot"]
+    assert [call.arguments["reuse"] for call in calls] == [False, True]

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from controller.chain.observation import JobKind, RunState
+from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
     Disconnected,
@@ -159,6 +160,11 @@ class SimulatedDriver:
         """Neighbours whose header names ``source``."""
         async with self._call("referrers", changing=False, source=source.key):
             return self._host.storage.referrers(source)
+
+    async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
+        """What an image is, and what it says of the one below it."""
+        async with self._call("examine", changing=False, uuid=uuid, source=source.key):
+            return self._host.storage.examine(source)
 
     async def pool(self, name: str) -> Pool:
         """A pool that a test put into ``host.pools``."""

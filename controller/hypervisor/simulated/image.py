@@ -10,9 +10,16 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from controller.chain.prepared import Examined
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Removal
-from controller.hypervisor.errors import HypervisorError, NotRemovable, StillOpen, StorageUnreachable
+from controller.hypervisor.errors import (
+    HypervisorError,
+    NotExaminable,
+    NotRemovable,
+    StillOpen,
+    StorageUnreachable,
+)
 
 CLUSTER_BYTES = 65536
 """qcow2's default cluster; also the unit in which jobs report progress."""
@@ -167,6 +174,16 @@ class Storage:
         """
         image = self.open(key)
         return compose(i.clusters for i in reversed([image, *self.below(image)]))
+
+    def examine(self, source: Source) -> Examined:
+        """What is in an image. Raises NotExaminable for one that is missing or no qcow2."""
+        image = self.images.get(source.key)
+        if image is None:
+            raise NotExaminable(f"there is no {source.uri}")
+        if image.format != "qcow2":
+            raise NotExaminable("it is no qcow2 image")
+        words, form = (image.backing.name, image.backing.format) if image.backing else ("", "")
+        return Examined(image.capacity, words, form, empty=not image.clusters)
 
     def referrers(self, source: Source) -> tuple[str, ...]:
         """Names of the images in the same place whose header points at ``source``."""

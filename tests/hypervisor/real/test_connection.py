@@ -17,7 +17,8 @@ import pytest
 from controller.hypervisor import errors
 from controller.hypervisor.driver import Disconnected, Driver, LifecycleKind
 from controller.hypervisor.host import Host, Supervision
-from controller.hypervisor.libvirt_driver import Timing, connect_libvirt
+from controller.hypervisor.libvirt_driver import connect_libvirt
+from controller.hypervisor.timing import Timing
 from lab import Host as LabHost
 from lab import Lab
 from lab.pytest_plugin import MachineFactory
@@ -305,7 +306,8 @@ async def test_events_end_with_the_connection(
 PROGRAM = """
 import asyncio, os, signal, sys
 from controller.hypervisor.errors import HypervisorError
-from controller.hypervisor.libvirt_driver import Timing, connect_libvirt
+from controller.hypervisor.libvirt_driver import connect_libvirt
+from controller.hypervisor.timing import Timing
 
 async def main(uri):
     driver = await connect_libvirt(uri, timing=Timing(read=0.3))(print)

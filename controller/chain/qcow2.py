@@ -1,0 +1,99 @@
+"""The header of a qcow2 image (QEMU's docs/interop/qcow2.txt), as far as it tells what an overlay is."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from controller.chain.prepared import Examined
+
+DAMAGED = "it was not closed in good order, or is damaged (qemu-img check)"
+"""Why such an image is not written to."""
+HEAD_BYTES = 65536
+"""Header, extensions and backing name are within the first cluster; QEMU's default cluster is this big."""
+_MAGIC = b"QFI\xfb"
+_FIXED = struct.Struct(">4sIQIIQIIQQIIQ")
+_FEATURES = struct.Struct(">QQQII")
+_BACKING_FORMAT = 0xE2792ACA
+_DIRTY, _CORRUPT, _DATA_FILE = 1, 2, 4
+_KNOWN = 0b11111
+"""Incompatible features of QEMU 7.2: dirty, corrupt, external data file, compression type, extended L2."""
+_MOST_L1 = 32 << 20
+"""QEMU's own limit of the L1 table, bytes (QCOW_MAX_L1_SIZE)."""
+
+
+class NotQcow2(ValueError):
+    """The bytes are no qcow2 image that can be judged."""
+
+
+@dataclass(frozen=True)
+class _Header:
+    capacity: int
+    backing: str
+    backing_format: str
+    flaws: tuple[str, ...]
+    l1_offset: int
+    l1_bytes: int
+
+
+def examine(read: Callable[[int, int], bytes]) -> Examined:
+    """Judge an image by ``read(offset, length)`` of its bytes. Raises NotQcow2."""
+    header = _parse(read(0, HEAD_BYTES))
+    table = read(header.l1_offset, header.l1_bytes) if not header.flaws else b""
+    if not header.flaws and len(table) < header.l1_bytes:
+        raise NotQcow2("it ends before its tables do")
+    return Examined(
+        capacity=header.capacity,
+        backing=header.backing,
+        backing_format=header.backing_format,
+        empty=not any(table),
+        flaws=header.flaws,
+    )
+
+
+def _parse(head: bytes) -> _Header:
+    if len(head) < _FIXED.size or head[:4] != _MAGIC:
+        raise NotQcow2("it is no qcow2 image")
+    (_, version, at, length, _, capacity, crypt, l1_size, l1_offset, _, _, snapshots, _) = _FIXED.unpack_from(
+        head
+    )
+    if version not in {2, 3}:
+        raise NotQcow2(f"it is a qcow2 image of version {version}")
+    incompatible, end = 0, _FIXED.size
+    if version == 3:
+        if len(head) < _FIXED.size + _FEATURES.size:
+            raise NotQcow2("its header ends too early")
+        incompatible, _, _, _, end = _FEATURES.unpack_from(head, _FIXED.size)
+    faults = [
+        (crypt != 0, "it is encrypted"),
+        (incompatible & _DATA_FILE, "its data is in another file"),
+        (
+            incompatible & (_DIRTY | _CORRUPT),
+            DAMAGED,
+        ),
+        (incompatible & ~_KNOWN, "it uses features of qcow2 that are not known here"),
+        (snapshots, "it holds internal snapshots"),
+        (at + length > len(head), "the name of the image below it is not where it should be"),
+        (l1_size * 8 > _MOST_L1, "its table of clusters is too big"),
+    ]
+    return _Header(
+        capacity=capacity,
+        backing=head[at : at + length].decode("utf-8", "replace") if at else "",
+        backing_format=_backing_format(head, end),
+        flaws=tuple(text for fault, text in faults if fault),
+        l1_offset=l1_offset,
+        l1_bytes=l1_size * 8,
+    )
+
+
+def _backing_format(head: bytes, at: int) -> str:
+    """Walk the header's extensions."""
+    while at + 8 <= len(head):
+        kind, length = struct.unpack_from(">II", head, at)
+        if kind == 0:
+            break
+        if kind == _BACKING_FORMAT:
+            return head[at + 8 : at + 8 + length].decode("utf-8", "replace")
+        at += 8 + (length + 7) // 8 * 8
+    return ""
