@@ -53,6 +53,9 @@ from controller.chain.upkeep import upkeep
 
 NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
 
+_MOST_TRIES = 8
+"""After so many failures the next try to remove an image is the last: some two minutes."""
+
 
 def plan(observation: Observation, wants: Iterable[Want], circumstances: Circumstances) -> Plan:
     """Plan one domain. The same arguments always give the same plan."""
@@ -227,7 +230,8 @@ class _DiskPlanner:
             return None
         if self.observation.in_use_elsewhere is None:
             return DiskPlan(facts.target, wants_usage=True)
-        return self._do(Discard(facts.target, due[0]))
+        tries = self.circumstances.discard_tries.get(due[0].layer.key, 0)
+        return self._do(Discard(facts.target, due[0], last=tries >= _MOST_TRIES))
 
     def _merge(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         obstacle = self._domain_obstacle(facts) or self._held(facts.target)
