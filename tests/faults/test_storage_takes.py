@@ -7,62 +7,18 @@ guest stands still for as long as its server does, whatever anybody else does.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
 
-import libvirt_qemu
 import pytest
 from lxml import etree
 
-from lab.lab import Lab
 from lab.machines.disk import Disk
-from lab.machines.machine import Machine
-from lab.storage.image import ImageSource
-from lab.storage.server import ServerProcess
 from tests.e2e.stage import Stage
+from tests.faults.storage import WITHIN, export_of, gone, hung, monitor_answers
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
-WITHIN = 60
-"""Seconds in which the work goes on after the server came back."""
-
-
-@contextmanager
-def hung(server: ServerProcess) -> Iterator[None]:
-    """It accepts connections and answers nobody."""
-    server.pause()
-    try:
-        yield
-    finally:
-        server.resume()
-
-
-@contextmanager
-def gone(server: ServerProcess) -> Iterator[None]:
-    """It is killed, and started again afterwards."""
-    server.kill()
-    try:
-        yield
-    finally:
-        server.start()
-
-
 HOW = {"hung": (hung, "does not answer"), "gone": (gone, "refuses connections")}
-
-
-def export_of(lab: Lab, source: ImageSource | None) -> ServerProcess:
-    """The server of an NBD image."""
-    [export] = [one for one in lab.nbd.exports() if one.source == source]
-    return export
-
-
-def monitor_answers(machine: Machine) -> bool:
-    """Whether QEMU's main loop is free."""
-    request = json.dumps({"execute": "query-status"})
-    answer: dict[str, Any] = json.loads(libvirt_qemu.qemuMonitorCommand(machine.domain, request, 0))
-    return answer["return"]["status"] == "running"
 
 
 @pytest.fixture
