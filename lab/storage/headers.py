@@ -68,6 +68,8 @@ def named_in_header(name: str, parent: ImageSource) -> ImageSource:
         return _described(described.get("file", described))
     if name.startswith("/"):
         return ImageSource(*(("block",) if name.startswith("/dev/") else ("file",)), name)
+    if name.startswith("rbd:"):  # as qemu-img writes it: it says no server, so it is the parent's
+        return replace(parent, name=name.removeprefix("rbd:").partition(":")[0])
     if "://" not in name:
         return replace(parent, name=posixpath.normpath(posixpath.join(posixpath.dirname(parent.name), name)))
     parts = urlsplit(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab.machines.disk import MEBIBYTE
+from lab.storage.image import ImageSource
 from tests.e2e.lent import lent
 from tests.e2e.matrix import SIZE, Matrix, need
 from tests.e2e.stage import Stage
@@ -31,5 +32,50 @@ def test_a_place_is_formatted_given_back_and_used_again(stage: Stage, kind: str)
     matrix.take("3", **lent(places[0]))
     assert [layer.source for layer in machine.chain()] == [places[0], places[1], base]
     matrix.delete("2", "3")
+    assert [layer.source for layer in machine.chain()] == [base]
+    matrix.stop_and_start()
+
+
+@pytest.mark.parametrize("kind", ["gluster", "rbd"])
+def test_an_image_that_is_named_is_made_and_left(stage: Stage, kind: str) -> None:
+    """Where images are made by their name, a named one is made, used and given back: it stays."""
+    need(stage, kind)
+    name = f"named-{kind}"
+    machine = stage.machine(stage.lab.disk(kind, name, size=SIZE), name=name)
+    place = stage.lab.place(kind, f"{name}-o", room=ROOM)
+    matrix = Matrix(stage, stage.points(machine), {})
+    matrix.take("1", **lent(place))
+    assert machine.chain()[0].source == place
+    matrix.delete("1")
+    assert len(machine.chain()) == 1
+    images = stage.lab.gluster.volume().images() if kind == "gluster" else stage.lab.rbd.images()
+    assert any(image.startswith(f"{name}-o") for image in images)
+    matrix.stop_and_start()
+
+
+@pytest.mark.parametrize("kind", ["file", "gluster", "nbd-tls", "rbd", "iscsi-chap", "block"])
+def test_an_overlay_that_was_prepared(stage: Stage, kind: str) -> None:
+    """A wrong one is refused with words that say what is wrong; put right, it is used and given back."""
+    need(stage, kind)
+    name = f"prepared-{kind}"
+    machine = stage.machine(stage.lab.disk(kind, name, size=SIZE), name=name)
+    base = machine.chain()[0].source
+    place = (
+        ImageSource.file(stage.scratch / f"{name}.qcow2")
+        if kind == "file"
+        else stage.lab.place(kind, f"{name}-o", room=ROOM)
+    )
+    matrix = Matrix(stage, stage.points(machine), {})
+    if kind not in {"gluster", "rbd"}:
+        place.create("qcow2", SIZE - MEBIBYTE, (base, "qcow2"))
+    stage.shop.snapshot(matrix.named("0"), name, **lent(place, "Prepared"))
+    stage.shop.waits_for(matrix.named("0"), "OverlayUnusable")
+    stage.shop.delete(matrix.named("0"))
+    assert [layer.source for layer in machine.chain()] == [base]
+    place.create("qcow2", SIZE, (base, "qcow2"))
+    matrix.take("1", **lent(place, "Prepared"))
+    assert [layer.source for layer in machine.chain()] == [place, base]
+    matrix.stop_and_start()
+    matrix.delete("1")
     assert [layer.source for layer in machine.chain()] == [base]
     matrix.stop_and_start()
