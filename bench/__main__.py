@@ -17,7 +17,7 @@ from bench.stage import Stage, stage
 from lab import LabError
 from lab.machines.disk import MEBIBYTE
 
-PROTOCOLS = ("file", "gluster")
+PROTOCOLS = ("file", "gluster", "nbd", "rbd", "iscsi")
 PARTS = ("life", "settle", "copy", "crowd", "idle")
 _ROOM = 64 * MEBIBYTE
 """On a disk, besides what a merge copies."""

@@ -9,7 +9,8 @@ import queue
 import threading
 import time
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lxml import etree
 
 from bench.cluster import BenchError
 from lab import Host, ImageSource, Machine
+from lab.storage.access import Access
 
 _PATIENCE = 120.0
 _TAKE = (
@@ -60,8 +62,9 @@ class EventLoop:
 class Bare:
     """Takes and merges on one host without the controller. Use from one thread."""
 
-    def __init__(self, host: Host) -> None:
-        """Needs an :class:`EventLoop`."""
+    def __init__(self, host: Host, access: Callable[[ImageSource], Access | None]) -> None:
+        """Needs an :class:`EventLoop`. ``access`` tells what the server of an image asks for."""
+        self._access = access
         self._connection = libvirt.open(host.uri)
         self._events: defaultdict[str, queue.SimpleQueue[tuple[int, float]]] = defaultdict(queue.SimpleQueue)
         self._callback = self._connection.domainEventRegisterAny(
@@ -73,10 +76,13 @@ class Bare:
         self._connection.domainEventDeregisterAny(self._callback)
         self._connection.close()
 
-    def take(self, machine: Machine, name: str) -> float:
-        """Put an overlay ``name`` on the first disk, beside the layer below it; returns seconds."""
+    def take(self, machine: Machine, name: str, place: ImageSource | None = None) -> float:
+        """Put an overlay on the first disk, at ``place`` or called ``name`` beside the layer below it.
+
+        Returns seconds.
+        """
         domain = self._domain(machine)
-        xml = snapshot_xml(machine, beside(machine.chain()[0].source, f"{name}.qcow2"))
+        xml = snapshot_xml(machine, place or self._beside(machine, f"{name}.qcow2"))
         began = time.monotonic()
         domain.snapshotCreateXML(xml, _TAKE)
         return time.monotonic() - began
@@ -124,6 +130,12 @@ class Bare:
         if allocation < size:
             raise BenchError(f"{machine.name}: {size} bytes were to be written, {allocation} are allocated")
 
+    def _beside(self, machine: Machine, leaf: str) -> ImageSource:
+        """Another image in the place of the active layer."""
+        source = machine.chain()[0].source
+        directory = source.name.rpartition("/")[0]
+        return replace(source, name=f"{directory}/{leaf}", access=self._access(source))
+
     def _domain(self, machine: Machine) -> Any:
         return self._connection.lookupByUUIDString(machine.uuid)
 
@@ -141,12 +153,6 @@ class Bare:
                 return at
             if status != libvirt.VIR_DOMAIN_BLOCK_JOB_READY:
                 raise BenchError(f"{machine.name}: the block job came to status {status}, not {wanted}")
-
-
-def beside(source: ImageSource, leaf: str) -> ImageSource:
-    """Another image in the same place."""
-    directory = source.name.rpartition("/")[0]
-    return ImageSource(source.protocol, f"{directory}/{leaf}", source.host, source.port)
 
 
 def snapshot_xml(machine: Machine, overlay: ImageSource) -> str:

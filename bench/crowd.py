@@ -84,7 +84,7 @@ def crowd(stage: Stage, machines: int, points: int) -> Crowd:
 
 def _bare_loop(stage: Stage, machines: list[Machine], points: int) -> float:
     """Seconds for ``points`` bare takes of each machine; merges them again afterwards."""
-    connections = [Bare(stage.host) for _ in range(CONCURRENCY)]
+    connections = [Bare(stage.host, stage.lab.access) for _ in range(CONCURRENCY)]
 
     def work(thread: int) -> None:
         for machine in machines[thread::CONCURRENCY]:

@@ -12,9 +12,12 @@ from dataclasses import dataclass, field
 
 from bench.samples import Budget, Comparison
 from bench.stage import NOW, SETTLED, Pair, Stage
+from lab.controller import lent
 from lab.machines.disk import MEBIBYTE
 
 TAKE = Budget(median_over=0.050, p99_over=0.150)
+"""Of a file disk."""
+
 EMPTY_MERGE = Budget(median_over=0.100)
 SETTLED_MERGE = Budget(median_over=1.100)
 BIG_MERGE = Budget(ratio=1.03)
@@ -73,7 +76,7 @@ def empty(stage: Stage, pair: Pair, runs: int) -> tuple[list[Comparison], Writes
         versions=sum(stage.snapshots.versions(name) for name in names) / len(names),
     )
     return [
-        _compare("take", pair, take, TAKE),
+        _compare("take", pair, take, TAKE if pair.protocol == "file" else Budget()),
         _compare("empty merge, below", pair, middle, EMPTY_MERGE),
         _compare("empty merge, active", pair, newest, EMPTY_MERGE),
     ], writes
@@ -84,7 +87,7 @@ def settled(stage: Stage, pair: Pair, runs: int) -> Comparison:
     series = Series()
     for number in range(runs):
         name = f"{pair.protocol}-settled-{number}"
-        _take(stage, pair, name, Series(), SETTLED)
+        _take(stage, pair, name, 0, Series(), policy=SETTLED)
         _merge(stage, pair, name, 0, series)
     return _compare("empty merge, settleSeconds 1", pair, series, SETTLED_MERGE)
 
@@ -97,9 +100,9 @@ def copying(stage: Stage, pair: Pair, size: int, runs: int) -> list[Comparison]:
     for number in range(runs):
         first, second = (f"{pair.protocol}-{size // MEBIBYTE}-{number}-{at}" for at in "ab")
         ignored = Series()
-        _take(stage, pair, first, ignored, NOW)
+        _take(stage, pair, first, 0, ignored)
         _fill(stage, pair, size, 2 * number + 1)
-        _take(stage, pair, second, ignored, NOW)
+        _take(stage, pair, second, 1, ignored)
         _copy(stage, pair, first, 1, below, swap=bool(number % 2))
         _fill(stage, pair, size, 2 * number + 2)
         _copy(stage, pair, second, 0, active, swap=bool(number % 2))
@@ -128,20 +131,26 @@ def _round(
 ) -> list[str]:
     take, middle, newest = series
     first, second = f"{name}-a", f"{name}-b"
-    _take(stage, pair, first, take, NOW, swap=swap)
-    _take(stage, pair, second, take, NOW, swap=swap)
+    _take(stage, pair, first, 0, take, swap=swap)
+    _take(stage, pair, second, 1, take, swap=swap)
     _merge(stage, pair, first, 1, middle, swap=swap)
     _merge(stage, pair, second, 0, newest, swap=swap)
     return [first, second]
 
 
-def _take(stage: Stage, pair: Pair, name: str, series: Series, policy: str, *, swap: bool = False) -> None:
+def _take(
+    stage: Stage, pair: Pair, name: str, layer: int, series: Series, *, policy: str = NOW, swap: bool = False
+) -> None:
+    """Take the point ``name``; its layer is number ``layer`` of the round."""
+    ours, theirs = pair.stack.place(layer), pair.bare.place(layer)
+
     def stack() -> None:
-        sent = stage.snapshots.apply(name, pair.stack.name, volumeSnapshotClassName=policy)
+        spec = {"volumeSnapshotClassName": policy, **(lent(ours) if ours else {})}
+        sent = stage.snapshots.apply(name, pair.stack.machine.name, **spec)
         series.stack.append(stage.snapshots.until_ready(name) - sent)
 
     def bare() -> None:
-        series.bare.append(stage.bare.take(pair.bare, name))
+        series.bare.append(stage.bare.take(pair.bare.machine, name, theirs))
 
     _both(stack, bare, swap=swap)
 
@@ -152,7 +161,7 @@ def _merge(stage: Stage, pair: Pair, name: str, position: int, series: Series, *
         series.stack.append(stage.snapshots.until_gone(name) - sent)
 
     def bare() -> None:
-        series.bare.append(stage.bare.merge(pair.bare, position).job)
+        series.bare.append(stage.bare.merge(pair.bare.machine, position).job)
 
     _both(stack, bare, swap=swap)
 
@@ -164,13 +173,13 @@ def _copy(
     merged, gone = series
 
     def stack() -> None:
-        stage.bare.forget_jobs(pair.stack)
+        stage.bare.forget_jobs(pair.stack.machine)
         sent = stage.snapshots.delete(name)
-        merged.stack.append(stage.bare.until_completed(pair.stack) - sent)
+        merged.stack.append(stage.bare.until_completed(pair.stack.machine) - sent)
         gone.stack.append(stage.snapshots.until_gone(name) - sent)
 
     def bare() -> None:
-        found = stage.bare.merge(pair.bare, position)
+        found = stage.bare.merge(pair.bare.machine, position)
         merged.bare.append(found.job)
         gone.bare.append(found.removed)
 
@@ -178,8 +187,8 @@ def _copy(
 
 
 def _fill(stage: Stage, pair: Pair, size: int, pattern: int) -> None:
-    for machine in (pair.stack, pair.bare):
-        stage.bare.fill(machine, _PAYLOAD_AT, size, pattern % 255 + 1)
+    for side in (pair.stack, pair.bare):
+        stage.bare.fill(side.machine, _PAYLOAD_AT, size, pattern % 255 + 1)
 
 
 def _both(one: Callable[[], None], other: Callable[[], None], *, swap: bool) -> None:

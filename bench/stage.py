@@ -9,12 +9,21 @@ from typing import Any
 
 from bench.bare import Bare, EventLoop
 from bench.cluster import NAMESPACE, Cluster, Snapshots, cluster_path
-from lab import Disk, Host, Lab, Machine, WriterOptions
+from lab import Disk, Host, ImageSource, Lab, Machine, WriterOptions
 from lab.controller import Controller
 from lab.machines.disk import MEBIBYTE
 
 QUIET_GUEST = WriterOptions(window_sectors=1024, burst=1, dot_every=1)
 """A guest that writes 18 sectors per second: enough to be alive, little enough for a merge to be empty."""
+
+LAYERS = 2
+"""Layers that a round puts on a disk."""
+
+WITHOUT_BESIDE = frozenset({"nbd", "iscsi"})
+"""Disks whose layers go to exports and LUNs that were made beforehand."""
+
+_TABLES = 4 * MEBIBYTE
+"""Room for qcow2's own tables."""
 
 NOW = "now"
 SETTLED = "settled"
@@ -23,12 +32,27 @@ _CLASSES = {NOW: 0, SETTLED: 1}
 
 
 @dataclass(frozen=True)
+class Side:
+    """One of two machines alike, and where its layers go.
+
+    With ``places``, each layer of a round goes to one of them: beside such a disk no image can be made.
+    """
+
+    machine: Machine
+    places: tuple[ImageSource, ...] = ()
+
+    def place(self, number: int) -> ImageSource | None:
+        """Where layer ``number`` of a round goes; None: beside the active one, under a new name."""
+        return self.places[number] if self.places else None
+
+
+@dataclass(frozen=True)
 class Pair:
-    """Two machines alike: one for the controller, one for bare calls."""
+    """One machine for the controller, one for bare calls."""
 
     protocol: str
-    stack: Machine
-    bare: Machine
+    stack: Side
+    bare: Side
 
 
 class Stage:
@@ -53,15 +77,14 @@ class Stage:
         return str(self._cluster.request("GET", "/version")["gitVersion"])
 
     def pair(self, protocol: str, name: str, *, size: int = 16 * MEBIBYTE) -> Pair:
-        """Two machines with one qcow2 disk of ``size`` bytes each; ``protocol``: file or gluster.
+        """Two machines with one qcow2 disk of ``size`` bytes each.
 
         The bare machine's images lie apart, since the controller looks at what is beside its own.
         """
-        ours, bare = f"{name}-stack", f"{name}-bare"
         return Pair(
             protocol,
-            self._machine(ours, self._disk(protocol, ours, "gv0", size)),
-            self._machine(bare, self._disk(protocol, bare, "bare", size)),
+            self._side(protocol, f"{name}-stack", "gv0", size),
+            self._side(protocol, f"{name}-bare", "bare", size),
         )
 
     def machine(self, name: str) -> Machine:
@@ -73,12 +96,22 @@ class Stage:
         machine.wait_writing()
         return machine
 
+    def _side(self, protocol: str, name: str, volume: str, size: int) -> Side:
+        machine = self._machine(name, self._disk(protocol, name, volume, size))
+        if protocol not in WITHOUT_BESIDE:
+            return Side(machine)
+        room = size + _TABLES
+        places = (self.lab.place(protocol, f"{name}-{number}", room=room) for number in range(LAYERS))
+        return Side(machine, tuple(places))
+
     def _disk(self, protocol: str, name: str, volume: str, size: int) -> Disk:
         if protocol == "file":
             directory = self.host.images / volume
             directory.mkdir(exist_ok=True)
             return Disk.file(size=size, path=directory / f"{name}.qcow2")
-        return Disk.gluster(self.lab.gluster.volume(volume), f"{name}.qcow2", size=size)
+        if protocol == "gluster":
+            return Disk.gluster(self.lab.gluster.volume(volume), f"{name}.qcow2", size=size)
+        return self.lab.disk(protocol, name, size=size)
 
 
 @contextlib.contextmanager
@@ -91,7 +124,7 @@ def stage() -> Iterator[Stage]:
         controller.start()
         cluster = Cluster(controller.plane)
         _objects(cluster, lab.host("a").uri)
-        bare, snapshots = Bare(lab.host("a")), Snapshots(cluster)
+        bare, snapshots = Bare(lab.host("a"), lab.access), Snapshots(cluster)
         try:
             yield Stage(lab, controller, cluster, bare, snapshots)
         finally:

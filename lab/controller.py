@@ -19,6 +19,7 @@ from lab.errors import LabError
 from lab.lab import Lab
 from lab.ports import free_port
 from lab.process import ProcessRecord, is_alive, send_signal, wait_gone
+from lab.storage.image import ImageSource
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMESPACE = "varve-system"
@@ -188,3 +189,17 @@ def policy(name: str = "standard", **spec: Any) -> str:
             "spec": spec,
         }
     )
+
+
+def lent(place: ImageSource, content: str = "Format") -> dict[str, Any]:
+    """The part of a VolumeSnapshot's spec that sends its layer to `place`, which was made beforehand.
+
+    Credentials are not said: varve takes them from the disk, if that is on the same server.
+    """
+    if place.protocol in {"file", "block"}:
+        return {"overlay": {"source": {"path": place.name, "content": content}}}
+    host: dict[str, Any] = (
+        {"socket": place.socket} if place.socket else {"name": place.host, "port": place.port}
+    )
+    source = {"protocol": place.protocol, "name": place.name, "hosts": [host], "content": content}
+    return {"overlay": {"source": source}}
