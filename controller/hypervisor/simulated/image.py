@@ -6,6 +6,7 @@ guest or a kept point still reads what it should, and it costs nothing.
 
 from __future__ import annotations
 
+import json
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from controller.hypervisor.errors import (
     StillOpen,
     StorageUnreachable,
 )
+from controller.hypervisor.places import removable_from
 
 CLUSTER_BYTES = 65536
 """qcow2's default cluster; also the unit in which jobs report progress."""
@@ -85,6 +87,11 @@ def absolute_name(source: Source) -> str:
     """``source`` as libvirt writes it into a header: the path, or a URI with the name as it spells it."""
     if source.type != "network":
         return source.path
+    if source.protocol == "rbd":  # there is no URI for it
+        pool, _, image = source.name.partition("/")
+        servers = [{"host": host.name, "port": host.port} for host in source.hosts]
+        node = {"driver": "rbd", "pool": pool, "image": image, "server": servers}
+        return f"json:{json.dumps({'file': node})}"
     return f"{source.protocol}://{','.join(h.address(source.protocol) for h in source.hosts)}/{source.name}"
 
 
@@ -198,6 +205,7 @@ class Storage:
 
     def remove(self, source: Source) -> Removal:
         """Unlink through the storage API. Running processes keep what they hold open; nothing else does."""
+        removable_from(source)
         if not (source.type == "file" or source.protocol in self.drivers):
             raise NotRemovable(f"no storage driver removes {source.uri}")
         if source.protocol == "rbd" and source.key in self.held:

@@ -9,6 +9,7 @@ import json
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from lab import process
 from lab.deadline import wait_until
 from lab.hosts.host import Host
 from lab.lab import Lab
+from lab.storage.headers import opening
 from lab.storage.image import ImageSource, run_qemu_tool
 from lab.storage.nbd import NbdExport
 from tests.hypervisor.conformance.workbench import (
@@ -34,6 +36,7 @@ from tests.hypervisor.conformance.workbench import (
     Kind,
     Workbench,
 )
+from tests.hypervisor.servers import need, source_of
 
 _numbers = itertools.count(1)
 _PAUSE = 0.01
@@ -74,12 +77,15 @@ class RealBench(Workbench):
             return ImageSource.file(self._directory / f"{name}.qcow2")
         if kind is Kind.GLUSTER:
             return self._lab.gluster.volume().source(f"{self._directory.name}-{name}.qcow2")
-        export = self._lab.nbd.export(f"{self._directory.name}-{name}", 2 * SIZE_BYTES)
-        self._exports.append(export)
-        return export.source
+        if kind is Kind.NBD:
+            export = self._lab.nbd.export(f"{self._directory.name}-{name}", 2 * SIZE_BYTES)
+            self._exports.append(export)
+            return export.source
+        need(self._lab, kind)
+        return self._lab.place(kind, f"{self._directory.name}-{name}", room=2 * SIZE_BYTES)
 
     async def place(self, kind: Kind) -> Source:
-        return _source(self._new(kind))
+        return source_of(self._new(kind))
 
     async def image(
         self,
@@ -90,29 +96,39 @@ class RealBench(Workbench):
         relative: bool = False,
     ) -> Source:
         new = self._new(kind)
+        if kind not in {Kind.FILE, Kind.GLUSTER, Kind.NBD}:
+            below = None if backing is None else (self._image(backing), "qcow2")
+            new.create(image_format, SIZE_BYTES, below)
+            return source_of(new)
         command = ["qemu-img", "create", "-q", "-f", image_format]
         if backing is not None:
             command += ["-b", backing.leaf if relative else backing.uri, "-F", "qcow2"]
         if image_format != "raw" or kind is not Kind.NBD:
             run_qemu_tool(*command, new.uri, str(SIZE_BYTES))
-        return _source(new)
+        return source_of(new)
 
     async def backing_name(self, source: Source) -> str | None:
-        said = run_qemu_tool("qemu-img", "info", "-U", "--output=json", "-f", "qcow2", source.uri)
+        opened = self._image(source).tool_arguments("qcow2")
+        said = run_qemu_tool("qemu-img", "info", "-U", "--output=json", *opened)
         name: str | None = json.loads(said).get("backing-filename")
         return name
 
     async def offline(self, source: Source) -> Content:
-        return self._content("qcow2", source.uri)
+        return self._content(*opening(self._image(source), "qcow2", self._lab.access))
 
-    def _content(self, image_format: str, uri: str) -> Content:
+    def _image(self, source: Source) -> ImageSource:
+        """An image in the lab's words, with what its server asks for."""
+        image = ImageSource.from_xml(source.element())
+        return replace(image, access=self._lab.access(image))
+
+    def _content(self, *opened: str) -> Content:
         with tempfile.NamedTemporaryFile(dir=self._directory) as file:
-            run_qemu_tool("qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", uri, file.name)
+            run_qemu_tool("qemu-img", "convert", "-U", "-O", "raw", *opened, file.name)
             data = Path(file.name).read_bytes()
         content: Content = {}
         for cluster in range(len(data) // CLUSTER_BYTES):
             piece = data[cluster * CLUSTER_BYTES : (cluster + 1) * CLUSTER_BYTES]
-            assert piece == piece[:1] * CLUSTER_BYTES, f"cluster {cluster} of {uri} is torn"
+            assert piece == piece[:1] * CLUSTER_BYTES, f"cluster {cluster} of {opened[-1]} is torn"
             if piece[0]:
                 content[cluster] = piece[0]
         return content
@@ -195,7 +211,7 @@ class RealBench(Workbench):
         index = next(layer.index for layer in disk.layers if layer.key == wanted)
         async with self._exported(uuid, f"libvirt-{index}-format") as uri:
             # QEMU serves from threads of its own; nothing here is needed for it.
-            return self._content("raw", uri)
+            return self._content("-f", "raw", uri)
 
     @contextlib.asynccontextmanager
     async def _exported(self, uuid: str, node: str) -> AsyncIterator[str]:
@@ -224,10 +240,6 @@ class RealBench(Workbench):
         await asyncio.to_thread(
             wait_until, ended, timeout=DEADLINE_SECONDS, what=f"the job on {target}", interval=_PAUSE
         )
-
-
-def _source(image: ImageSource) -> Source:
-    return Source.from_element(image.disk_type, image.to_xml())
 
 
 def _domain_xml(name: str, drives: Mapping[str, Drive]) -> str:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 
+from lxml import etree
+
 from controller.chain.source import Host, Source
 from controller.hypervisor.simulated import DiskDefinition, Link, SimulatedHost
-from tests.hypervisor.conformance.workbench import SIZE_BYTES, Content, Drive, Kind, Workbench
+from tests.hypervisor.conformance.workbench import LENT, SIZE_BYTES, Content, Drive, Kind, Workbench
 
 
 class SimulatedBench(Workbench):
@@ -27,11 +29,17 @@ class SimulatedBench(Workbench):
             return Source.file(f"/images/i{number}.qcow2")
         if kind is Kind.GLUSTER:
             return Source.network("gluster", f"gv0/i{number}.qcow2", [Host("127.0.0.1", "24007")])
+        if kind is Kind.RBD:
+            return Source.network("rbd", f"rbd/i{number}", [Host("127.0.0.1", "6789")])
+        if kind is Kind.ISCSI:
+            return Source.network("iscsi", f"iqn.2024-01.lab.varve:t/{number}", [Host("127.0.0.1", "3260")])
+        if kind is Kind.BLOCK:
+            return Source.from_element("block", etree.Element("source", dev=f"/dev/loop{number}"))
         return Source.network("nbd", f"i{number}", [Host("127.0.0.1", "10809")])
 
     async def place(self, kind: Kind) -> Source:
         source = self._name(kind)
-        if kind is Kind.NBD:
+        if kind in LENT:
             self.host.storage.create(source, capacity=2 * SIZE_BYTES, format="raw")
         return source
 

@@ -32,6 +32,13 @@ class Kind(StrEnum):
     FILE = "file"
     GLUSTER = "gluster"
     NBD = "nbd"
+    RBD = "rbd"
+    ISCSI = "iscsi"
+    BLOCK = "block"
+
+
+LENT = frozenset({Kind.NBD, Kind.ISCSI, Kind.BLOCK})
+"""Kinds whose images are there before and after: an overlay is formatted in place, and never removed."""
 
 
 @dataclass(frozen=True)
