@@ -51,7 +51,7 @@ class Host:
 
     def _spelled(self, port: str) -> str:
         if self.transport == "unix":
-            return f"unix:{quote(self.socket, safe='')}"
+            return f"unix+{quote(self.socket, safe='')}"  # no name of a host has a plus in it
         prefix = "" if self.transport == "tcp" else f"{quote(self.transport, safe='')}+"
         return f"{prefix}{_name(self.name)}" + (f":{quote(port, safe='')}" if port else "")
 

@@ -95,8 +95,8 @@ def _unix(authority: str, query: str) -> Host:
 
 
 def _host(text: str, transport: str) -> Host:
-    if text.startswith("unix:"):
-        return Host(transport="unix", socket=unquote(text.removeprefix("unix:")))
+    if text.startswith("unix+"):
+        return Host(transport="unix", socket=unquote(text.removeprefix("unix+")))
     found = _HOST.fullmatch(text)
     if found is None:
         raise NotAnImage("a server is written host, host:port or [address]:port, without user or password")

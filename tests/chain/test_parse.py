@@ -106,7 +106,7 @@ def test_gluster_names_are_one_name() -> None:
     ("target", "keys"),
     [
         ("vda", ["nbd://10.0.0.1:10809/exp0"]),
-        ("vdb", ["nbd://unix:%2Frun%2Fnbd%200.sock/exp0"]),
+        ("vdb", ["nbd://unix+%2Frun%2Fnbd%200.sock/exp0"]),
         ("vdc", ["rbd://mon1,mon2/pool/ov1", "rbd://mon1,mon2/pool/base"]),
         ("vdd", ["iscsi://127.0.0.1:3260/iqn.2024-01.lv:t1/1"]),
         ("vde", ["file:/images/on-http.qcow2", "http://mirror.example:80/templates/base.raw?v=2&x=1"]),

@@ -283,6 +283,10 @@ TWO_IMAGES = {
         network("nbd", "c", "transport='unix' socket='/a/b'"),
         network("nbd", "b/c", "transport='unix' socket='/a'"),
     ),
+    "a host called unix": (
+        network("nbd", "e", "name='unix' port='1'"),
+        network("nbd", "e", "transport='unix' socket='1'"),
+    ),
     "a host with a comma": (network("rbd", "p/i", "name='a,b'"), network("rbd", "p/i", A, B)),
     "a volume's dots": (network("gluster", "gv0/../gv1/x", A), network("gluster", "gv1/x", A)),
     "loopback and another name for it": (

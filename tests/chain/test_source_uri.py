@@ -83,7 +83,7 @@ HOST = "<host name='h'/>"
             "network",
             "<source protocol='gluster' name='gv0/x'><host name='a'/><host transport='unix' socket='/r/g'/>"
             "<host name='b' transport='rdma'/></source>",
-            "gluster://a:24007,unix:%2Fr%2Fg,rdma+b:24007/gv0/x",
+            "gluster://a:24007,unix+%2Fr%2Fg,rdma+b:24007/gv0/x",
         ),
     ],
 )

@@ -80,6 +80,7 @@ async def test_an_image_that_is_left_is_shown_with_why_and_since_when(
     }
     assert removal.since
     assert written(world) == 1
+    await asyncio.sleep(5)  # times are kept in seconds
     await leave_one(world, "b")
     again = shown(world)
     assert again is not None
