@@ -3,7 +3,7 @@
 import copy
 import socket
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from uuid import uuid4
 
 from controller.api import FINALIZER
@@ -49,8 +49,19 @@ class ApiClient:
         answer = await self._transport.request("GET", kind.path(namespace, name), retry=retry)
         return None if answer.status == 404 else _expect(answer, f"reading {kind} {name}")
 
-    async def list(self, kind: Kind, label_selector: str | None = None) -> list[Raw]:
-        """See :meth:`KubeClient.list`. Reads in pages; all again when the server forgot the place."""
+    async def list(
+        self, kind: Kind, label_selector: str | None = None, *, namespace: str | None = None
+    ) -> list[Raw]:
+        """See :meth:`KubeClient.list`; of one namespace if one is given."""
+        return [*(await self.listing(kind, label_selector, namespace=namespace))[0]]
+
+    async def listing(
+        self, kind: Kind, label_selector: str | None = None, *, namespace: str | None = None
+    ) -> tuple[Sequence[Raw], str]:
+        """The objects, and the version of the collection from which a watch goes on.
+
+        Reads in pages; all again when the server forgot the place.
+        """
         items: list[Raw] = []
         token = ""
         while True:
@@ -59,7 +70,7 @@ class ApiClient:
                 query["labelSelector"] = label_selector
             if token:
                 query["continue"] = token
-            answer = await self._transport.request("GET", kind.path(), query=query)
+            answer = await self._transport.request("GET", kind.path(namespace), query=query)
             if answer.status == 410 and token:
                 items, token = [], ""
                 continue
@@ -67,7 +78,26 @@ class ApiClient:
             items += page["items"]
             token = page["metadata"].get("continue") or ""
             if not token:
-                return items
+                return items, page["metadata"].get("resourceVersion") or ""
+
+    def watch(self, kind: Kind, version: str, *, namespace: str | None = None) -> AsyncGenerator[Raw]:
+        """The events (``type``, ``object``) after ``version``, until the API server ends the watch.
+
+        One of type ERROR is the last: list again. Raises Unavailable or Forbidden.
+        """
+        return self._transport.watch(kind.path(namespace), {"resourceVersion": version})
+
+    async def apply(self, kind: Kind, body: Raw, *, field_manager: str) -> Raw:
+        """Server-side apply with force: ``body`` is all that ``field_manager`` says of the object.
+
+        Raises Conflict when ``metadata.resourceVersion`` is in it and old, ObjectGone.
+        """
+        query = {"fieldManager": field_manager, "force": "true"}
+        path = kind.path(*name_of(body))
+        answer = await self._write(
+            kind, "apply", "PATCH", path, query=query, body=body, content_type=APPLY_PATCH
+        )
+        return self._object(answer, f"writing {kind} {name_of(body)[1]}")
 
     async def apply_status(self, kind: Kind, current: Raw, status: Raw) -> Raw:
         """See :meth:`KubeClient.apply_status`.

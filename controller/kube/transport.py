@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TypeAlias
@@ -137,7 +137,7 @@ class Transport:
             log.debug("a request is tried again", extra={"method": method, "path": path, "problem": problem})
             await self._sleep(max(delay * random.uniform(0.5, 1.5), wait))  # noqa: S311  # jitter, not a secret
 
-    async def watch(self, path: str, query: dict[str, str]) -> AsyncIterator[Raw]:
+    async def watch(self, path: str, query: dict[str, str]) -> AsyncGenerator[Raw]:
         """The events of one watch as they come, until the API server ends it, for which there is always a
         reason: begin another where it ended.
 
