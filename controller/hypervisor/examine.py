@@ -24,7 +24,7 @@ from controller.chain import qcow2
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor import reading, storage
-from controller.hypervisor.errors import NotExaminable
+from controller.hypervisor.errors import NotExaminable, NotRemovable
 from controller.hypervisor.places import Directory
 from controller.hypervisor.qemu_node import protocol_node
 
@@ -37,16 +37,28 @@ _MOST_SECONDS = 20.0
 
 def examine(connection: libvirt.virConnect, uuid: str, source: Source, way_in: int | None) -> Examined:
     """Look into ``source`` for the domain. Raises NotExaminable, or Busy while a disk of it is pulled."""
-    if source.path:
-        return through_storage(connection, source)
+    place = directory_of(source)
+    if place is not None:
+        return through_storage(connection, place, source)
     domain = connection.lookupByUUIDString(uuid)
     reading.refuse_beside_a_pull(domain)
     return through_qemu(domain, source, way_in)
 
 
-def through_storage(connection: libvirt.virConnect, source: Source) -> Examined:
+def directory_of(source: Source) -> Directory | None:
+    """Where a file or block device of the hypervisor lies; None for an image on the network."""
+    return Directory(posixpath.dirname(posixpath.normpath(source.path))) if source.path else None
+
+
+def through_storage(connection: libvirt.virConnect, place: Directory, source: Source) -> Examined:
     """Examine a file or block device of the hypervisor. Raises NotExaminable."""
-    place = Directory(posixpath.dirname(posixpath.normpath(source.path)))
+    try:
+        return _in_directory(connection, place, source)
+    except NotRemovable as error:  # which is how a place is called that libvirt cannot list
+        raise NotExaminable(f"{place.key} cannot be read: {error.message}") from error
+
+
+def _in_directory(connection: libvirt.virConnect, place: Directory, source: Source) -> Examined:
     with storage.opened(connection, place) as pool:
         try:
             volume = pool.storageVolLookupByName(source.leaf)

@@ -171,12 +171,14 @@ class LibvirtDriver:
             )
 
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
-        return await self._ask(
-            f"examining {source.uri}",
-            lambda connection: examine.examine(connection, uuid, source, way_in),
-            key=uuid,
-            deadline=self._timing.change,
-        )
+        place = examine.directory_of(source)
+        async with self._directories[place.key] if place else contextlib.nullcontext():
+            return await self._ask(
+                f"examining {source.uri}",
+                lambda connection: examine.examine(connection, uuid, source, way_in),
+                key=uuid,
+                deadline=self._timing.change,
+            )
 
     async def pool(self, name: str) -> Pool:
         return await self._ask(

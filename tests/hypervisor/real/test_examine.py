@@ -76,6 +76,14 @@ async def test_a_prepared_overlay(
     machine.wait_writing()
 
 
+async def test_a_directory_that_is_not_there(
+    driver: Driver, machines: MachineFactory, tmp_path: Path
+) -> None:
+    machine = await asyncio.to_thread(machines, "file")
+    with pytest.raises(errors.NotExaminable, match="cannot be read"):
+        await examined(driver, machine, ImageSource.file(tmp_path / "missing" / "image"))
+
+
 @pytest.mark.parametrize("kind", ["file", "nbd"])
 async def test_what_is_wrong_with_others(
     driver: Driver, lab: Lab, machines: MachineFactory, tmp_path: Path, kind: str
