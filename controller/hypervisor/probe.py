@@ -64,14 +64,27 @@ def _version(number: int) -> str:
 
 def _flags(connection: libvirt.virConnect) -> list[str] | None:
     """The flags that the daemon knows; None when there is no domain to ask with."""
-    for domain in connection.listAllDomains(0)[:1]:
+    for domain in connection.listAllDomains(0):
         try:
+            if not _is_free(domain):
+                continue
             return [name for name, ask in _FLAGS.items() if _knows(domain, ask)]
         except libvirt.libvirtError as error:
             if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise
             # Gone meanwhile: unknown.
     return None
+
+
+def _is_free(domain: libvirt.virDomain) -> bool:
+    """Whether a call on the domain would be answered at once. One whose QEMU hangs keeps its lock: each
+    question would wait 30 s for it, and the hypervisor would be taken for dead. This needs no lock."""
+    try:
+        return bool(domain.controlInfo()[0] == libvirt.VIR_DOMAIN_CONTROL_OK)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID:
+            return True  # it does not run
+        raise
 
 
 def _knows(domain: libvirt.virDomain, ask: Callable[[libvirt.virDomain], object]) -> bool:
