@@ -203,7 +203,7 @@ class Driver(Protocol):
 
     async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
         """Raise StorageUnreachable when a storage server of one of these images does not answer, as far as
-        can be told without QEMU, which would freeze its guest if it were told to use it (ADR 7). Costs
+        can be told without QEMU, which would freeze its guest if it were told to use it (ADR 9). Costs
         nothing for local images. ``beside``: images that the machine uses and the step does not; their
         servers count only when QEMU would wait for them."""
         ...

@@ -2,7 +2,7 @@
 
 QEMU 7.2 opens an image, and waits for the I/O of all disks before a snapshot or a merge, in its main loop: a
 server that does not answer freezes the guest and the monitor (measured: 300 s for a dead Ceph monitor, for
-ever for a stopped NBD server). So the servers are asked first, with a deadline, and without QEMU (ADR 7).
+ever for a stopped NBD server). So the servers are asked first, with a deadline, and without QEMU (ADR 9).
 
 Knows nothing of libvirt. One :class:`Reach` serves all connections to one hypervisor, one after the other.
 """
