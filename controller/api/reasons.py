@@ -135,6 +135,18 @@ class Reason(StrEnum):
         "ForeignOwner",
         "The disk is in the care of another cluster, whose identity the message gives.",
     )
+    AWAITING_APPROVAL = (
+        "AwaitingApproval",
+        "The VolumeChain says approval: Manual, and the plan in its status is not approved.",
+    )
+    LAYER_NOT_FOUND = "LayerNotFound", "The layer that spec.adopt names is not a frozen layer of the disk."
+    LAYER_AMBIGUOUS = "LayerAmbiguous", "The layer that spec.adopt names is more than one layer of the disk."
+    LAYER_ACTIVE = "LayerActive", "The layer that spec.adopt names is the one that the guest writes to."
+    DRIFTED = (
+        "Drifted",
+        "Somebody else changed the chain; status.drift says what, and onDrift: Adopt takes it as it is.",
+    )
+    SUPERSEDED = "Superseded", "Another VolumeChain of the same disk counts; the message names it."
     CHAIN_DIVERGED = (
         "ChainDiverged",
         "The live chain was changed by someone else and no longer fits the record.",

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.chain.guards import Blocked
+from controller.chain.observation import JobKind
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,16 @@ class Hold:
 
     until: datetime
     blocked: Blocked
+
+
+@dataclass(frozen=True)
+class Approval:
+    """What somebody has agreed to on a disk whose merges wait for that."""
+
+    chain: str
+    """``namespace/name`` of the VolumeChain, for people."""
+    plan: str
+    """The hash of the plan that may be carried out; empty for none."""
 
 
 @dataclass(frozen=True)
@@ -34,3 +45,12 @@ class Circumstances:
     """By image identity: how often removing it has failed."""
     discard_holds: Mapping[str, datetime] = field(default_factory=dict)
     """By image identity: not before when to try again to remove it."""
+    approvals: Mapping[str, Approval] = field(default_factory=dict)
+    """By target: disks whose merges wait for approval."""
+    adopts_drift: frozenset[str] = frozenset()
+    """Targets whose chain is taken as somebody else left it."""
+    witnessed: Mapping[str, frozenset[JobKind]] = field(default_factory=dict)
+    """By target: kinds of the jobs of others that were seen since the chain was as known."""
+    judged_at: Mapping[str, datetime] = field(default_factory=dict)
+    """By target: not before when to conclude something from layers that are gone, if no job was seen: the
+    event of its end may be on its way."""

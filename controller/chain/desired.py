@@ -63,6 +63,8 @@ class Policy:
         found = tuple(policies)
         if not found:
             return Policy(settle_seconds=0)
+        if all(policy is found[0] for policy in found):  # one class, as nearly always
+            return found[0]
         limited = [policy.bandwidth for policy in found if policy.bandwidth]
         forced = {policy.direction for policy in found} - {Direction.CHEAPEST}
         return Policy(
@@ -119,6 +121,8 @@ class Want:
     memory: Memory | None = None
     """What its status remembers of the point. With a memory it is never taken again: that would be another
     moment."""
+    adopt: str = ""
+    """The layer that holds the point already, as :attr:`Source.uri` has it: nothing is taken for it."""
     policy: Policy = field(default_factory=Policy)
     placement: Placement = field(default_factory=Placement)
 

@@ -49,6 +49,16 @@ class Point:
     any more, and is merged away when nobody's deletion says otherwise."""
 
 
+@dataclass(frozen=True)
+class Approved:
+    """A plan that somebody agreed to and that was begun: what is left of it goes on."""
+
+    plan: str
+    """The hash that was agreed to."""
+    boundaries: frozenset[str]
+    """Overlays of the boundaries that it still removes."""
+
+
 class OperationKind(StrEnum):
     """What was begun."""
 
@@ -82,6 +92,8 @@ class Operation:
     process: str = ""
     """Only in the live copy: a mark that is gone when QEMU was started anew. A pull that completed in another
     process was never flushed by us."""
+    approved: Approved | None = None
+    """The plan that this merge is a part of, when somebody had to agree to it."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,26 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class Known:
+    """The chain as varve left it, or found it last."""
+
+    keys: tuple[str, ...]
+    """Identities of the layers, active first."""
+    whole: bool = True
+    """Whether the last of them is the base."""
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What somebody else did to the chain, until somebody says that this is how it shall be."""
+
+    since: str
+    """RFC 3339 time, UTC, when it was seen first."""
+    added: tuple[str, ...] = ()
+    gone: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class DiskJournal:
     """Everything recorded of one disk."""
 
@@ -109,6 +141,10 @@ class DiskJournal:
     """Identities of overlays in the chain that were made beforehand: given back when they leave it."""
     operation: Operation | None = None
     removals: tuple[Removal, ...] = ()
+    known: Known | None = None
+    """None in a record of a version that did not remember it."""
+    drift: Drift | None = None
+    approved: Approved | None = None
 
     @property
     def is_empty(self) -> bool:

@@ -8,11 +8,23 @@ reference to a secret, never the secret.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from lxml import etree
 
 from controller.chain.disk import Layer
-from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind, Owner, Point, Removal
+from controller.chain.journal import (
+    Approved,
+    DiskJournal,
+    Drift,
+    Journal,
+    Known,
+    Operation,
+    OperationKind,
+    Owner,
+    Point,
+    Removal,
+)
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
 
@@ -124,6 +136,29 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
             child.set("since", removal.since)
         _encode_layer(child, "image", removal.layer)
         _encode_owners(child, removal.owners)
+    _encode_notes(element, disk)
+
+
+def _encode_notes(element: etree._Element, disk: DiskJournal) -> None:
+    if disk.known:
+        child = etree.SubElement(element, "known", whole="yes" if disk.known.whole else "no")
+        _encode_keys(child, "layer", disk.known.keys)
+    if disk.drift:
+        child = etree.SubElement(element, "drift", since=disk.drift.since)
+        _encode_keys(child, "added", disk.drift.added)
+        _encode_keys(child, "gone", disk.drift.gone)
+    if disk.approved:
+        _encode_approved(element, disk.approved)
+
+
+def _encode_approved(element: etree._Element, approved: Approved) -> None:
+    child = etree.SubElement(element, "approved", plan=approved.plan)
+    _encode_keys(child, "boundary", sorted(approved.boundaries))
+
+
+def _encode_keys(element: etree._Element, tag: str, keys: Iterable[str]) -> None:
+    for key in keys:
+        etree.SubElement(element, tag, key=key)
 
 
 def _encode_operation(element: etree._Element, operation: Operation) -> None:
@@ -147,6 +182,8 @@ def _encode_operation(element: etree._Element, operation: Operation) -> None:
         _encode_layer(element, "merged", layer)
     if operation.below:
         _encode_layer(element, "below", operation.below)
+    if operation.approved:
+        _encode_approved(element, operation.approved)
 
 
 def _text(message: str) -> str:
@@ -172,7 +209,7 @@ def _refuse_others(element: etree._Element, known: set[str]) -> None:
 
 
 def _decode_disk(element: etree._Element) -> DiskJournal:
-    _refuse_others(element, {"point", "image", "lent", "operation", "removal"})
+    _refuse_others(element, {"point", "image", "lent", "operation", "removal", "known", "drift", "approved"})
     operation = element.find("operation")
     return DiskJournal(
         target=_required(element, "target"),
@@ -189,7 +226,32 @@ def _decode_disk(element: etree._Element) -> DiskJournal:
             )
             for removal in element.iterfind("removal")
         ),
+        known=_decode_known(element.find("known")),
+        drift=_decode_drift(element.find("drift")),
+        approved=_decode_approved(element.find("approved")),
     )
+
+
+def _decode_known(element: etree._Element | None) -> Known | None:
+    if element is None:
+        return None
+    return Known(_keys(element, "layer"), whole=element.get("whole") == "yes")
+
+
+def _decode_drift(element: etree._Element | None) -> Drift | None:
+    if element is None:
+        return None
+    return Drift(_required(element, "since"), added=_keys(element, "added"), gone=_keys(element, "gone"))
+
+
+def _decode_approved(element: etree._Element | None) -> Approved | None:
+    if element is None:
+        return None
+    return Approved(_required(element, "plan"), frozenset(_keys(element, "boundary")))
+
+
+def _keys(element: etree._Element, tag: str) -> tuple[str, ...]:
+    return tuple(_required(child, "key") for child in element.iterfind(tag))
 
 
 def _decode_point(element: etree._Element) -> Point:
@@ -219,6 +281,7 @@ def _decode_operation(element: etree._Element) -> Operation:
         lent=element.get("lent") == "yes",
         prepared=element.get("prepared") == "yes",
         process=element.get("process", ""),
+        approved=_decode_approved(element.find("approved")),
     )
 
 

@@ -9,7 +9,7 @@ from controller.chain.circumstances import Circumstances
 from controller.chain.cost import Choice, Range, choices
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk
-from controller.chain.division import divide
+from controller.chain.division import Division, divide
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner
 from controller.chain.merge_guards import MergeCase, merge_verdict
@@ -43,13 +43,17 @@ class Merging:
         chosen = ready or min(verdicts, key=lambda found: found.wake_at or never)
         return replace(chosen, staying={o: why for one in verdicts for o, why in one.staying.items()})
 
-    def _range(self, span: Range) -> DiskPlan:
+    def terms(self, span: Range) -> tuple[tuple[Want, ...], Policy]:
+        """Whose deletions the range serves, and the policy that holds for it."""
         owners = owners_in(self.chain, self.record, span)
         wants = tuple(want for want in self.wants if want.owner in owners)
         # What one object's class protects is protected from the deletions of all, and from boundaries that
         # nobody owns.
         protected = Policy.strictest(want.policy for want in self.wants).protected
-        policy = replace(Policy.strictest(want.policy for want in wants), protected=protected)
+        return wants, replace(Policy.strictest(want.policy for want in wants), protected=protected)
+
+    def _range(self, span: Range) -> DiskPlan:
+        wants, policy = self.terms(span)
         deleted = max((want.deleted_at for want in wants if want.deleted_at), default=self.circumstances.now)
         due = deleted + timedelta(seconds=policy.settle_seconds)
         if due > self.circumstances.now:
@@ -62,8 +66,8 @@ class Merging:
             return DiskPlan(self.facts.target, wants_usage=True)
         return self._divided(span, policy, wants)
 
-    def _divided(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> DiskPlan:
-        """As much of the range as may go; the boundaries that may not say why to those who want them gone."""
+    def division(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> Division:
+        """As much of the range as may go, and what is against the rest."""
 
         def ways(part: Range) -> list[Choice]:
             if policy.direction is Direction.PULL and span.top == 0 and part.top > 0:
@@ -74,7 +78,11 @@ class Merging:
         def verdict(choice: Choice) -> Blocked | None:
             return merge_verdict(MergeCase(self.observation, self.facts, self.chain, choice, policy, wants))
 
-        found = divide(span, ways, verdict)
+        return divide(span, ways, verdict)
+
+    def _divided(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> DiskPlan:
+        """The first part that may go; the boundaries that may not say why to those who want them gone."""
+        found = self.division(span, policy, wants)
         staying: dict[Owner, Blocked] = {}
         for position, why in found.staying.items():
             boundary = Range(position, position + 1)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from controller.chain.disk import ChainEnd, Disk
-from controller.chain.journal import DiskJournal, Operation, OperationKind, Point, Removal
+from controller.chain.journal import Approved, DiskJournal, Known, Operation, OperationKind, Point, Removal
 from controller.chain.observation import DiskFacts, JobKind
 
 
@@ -157,8 +157,26 @@ def settled(record: DiskJournal, operation: Operation, facts: DiskFacts) -> Disk
             images=record.images if operation.lent else record.images | {operation.kept.key},
             lent=record.lent | {operation.kept.key} if operation.lent else record.lent,
             operation=None,
+            known=_known_after(record, operation, facts),
+            approved=None,  # it was given for another chain
         )
-    return _merged(record, operation)
+    return replace(_merged(record, operation), known=_known_after(record, operation, facts))
+
+
+def expected(known: Known, operation: Operation) -> Known:
+    """The chain that was known, as it is once the operation is done."""
+    if operation.kind is OperationKind.TAKE:
+        return replace(known, keys=(operation.kept.key, *known.keys))
+    gone = {layer.key for layer in operation.merged}
+    return replace(known, keys=tuple(key for key in known.keys if key not in gone))
+
+
+def _known_after(record: DiskJournal, operation: Operation, facts: DiskFacts) -> Known | None:
+    """What is not as expected then was somebody else's doing, and is found by the next look."""
+    chain = facts.chain
+    if record.known is not None:
+        return expected(record.known, operation)
+    return Known(chain.keys, whole=chain.end is ChainEnd.KNOWN) if chain is not None else None
 
 
 def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
@@ -186,7 +204,13 @@ def _merged(record: DiskJournal, operation: Operation) -> DiskJournal:
         lent=record.lent - gone,
         operation=None,
         removals=(*record.removals, *out),
+        approved=_left_of(operation.approved, inside),
     )
+
+
+def _left_of(approved: Approved | None, gone: set[str]) -> Approved | None:
+    left = approved.boundaries - gone if approved is not None else frozenset[str]()
+    return replace(approved, boundaries=left) if approved is not None and left else None
 
 
 def abandoned(record: DiskJournal, operation: Operation) -> DiskJournal:

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from controller.chain.adoption import adopted, refusing
+from controller.chain.approval import approved
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.disk import Disk, Layer
+from controller.chain.drift import is_early, noted
 from controller.chain.explicit import is_short
 from controller.chain.guards import (
     Blocked,
@@ -73,7 +76,8 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
             tuple(by_target.get(target, ())),
             replace(circumstances, merge_slots=slots),
         )
-        found = apart(planner.plan(), disks)
+        found = refusing(planner.plan(), planner.record, planner.wants, planner.facts)
+        found = apart(found, disks)
         slots -= isinstance(found.step, StartMerge)
         disks.append(found)
     return Plan(
@@ -101,13 +105,27 @@ class _DiskPlanner:
         facts, chain = self.facts, self.facts.chain
         if self.record.operation is not None:
             return self._see_through(facts, self.record.operation)
-        kept = upkeep(self.record, self.wants, chain)
-        if kept != self.record:
-            return self._do(Record(facts.target, kept, RecordWhy.UPKEEP))
+        return self._record(facts, chain) or self._go_on(facts, chain)
+
+    def _go_on(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         obstacle = foreign_job_guard(facts)
         if obstacle is not None:
             return self._waiting(obstacle) if self._has_work(chain) else DiskPlan(facts.target)
         return self._spell_out(facts) or self._begin(facts, chain)
+
+    def _record(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
+        """The record as it should read, what somebody else did to the chain included."""
+        at, target = self.circumstances, facts.target
+        kept = adopted(upkeep(self.record, self.wants, chain), self.wants, facts)
+        witnessed, adopt = at.witnessed.get(target, frozenset()), target in at.adopts_drift
+        seen = noted(kept, chain, now=timestamp(at.now), adopt=adopt, witnessed=witnessed)
+        due = at.judged_at.get(target, at.now)
+        if seen != kept and due > at.now and is_early(kept, chain, witnessed):
+            text = f"somebody has just changed the chain of disk {target}"
+            return DiskPlan(target, blocked=Blocked(Why.CHAIN_UNKNOWN, text), wake_at=due)
+        if seen == self.record:
+            return None
+        return self._do(Record(target, seen, RecordWhy.UPKEEP if seen == kept else RecordWhy.DRIFT))
 
     def _spell_out(self, facts: DiskFacts) -> DiskPlan | None:
         """Before anything else, because the machine may be started anew at any moment."""
@@ -190,7 +208,7 @@ class _DiskPlanner:
     def _is_pending(self, want: Want) -> bool:
         return (
             want.armed
-            and not (want.deleting or want.suspended or want.memory)
+            and not (want.deleting or want.suspended or want.memory or want.adopt)
             and self.record.point_of(want.owner) is None
         )
 
@@ -237,7 +255,7 @@ class _DiskPlanner:
         obstacle = self._domain_obstacle(facts) or self._held(facts.target)
         obstacle = obstacle or io_error_guard(self.observation)
         merging = Merging(self.observation, facts, chain, self.record, self.wants, self.circumstances)
-        return merging.plan(None if obstacle is None else self._waiting(obstacle))
+        return approved(merging.plan(None if obstacle is None else self._waiting(obstacle)), merging)
 
     # Small answers -------------------------------------------------------------------------------------
 

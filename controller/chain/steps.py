@@ -61,6 +61,8 @@ class RecordWhy(StrEnum):
     """An operation was seen not to have happened; it may be tried again."""
     UPKEEP = "upkeep"
     """Owners came back, gave up their share, or layers were taken away by somebody else."""
+    DRIFT = "drift"
+    """Somebody else changed the chain."""
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
+from controller.chain.drift import fits_known
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Owner
 from controller.chain.observation import Observation
@@ -131,6 +132,7 @@ class DomainPass:
 
     def _planned(self, observation: Observation, wants: list[Want]) -> Round:
         ledger = self._context.ledger
+        judged_at = self._watch_others(observation)
         circumstances = Circumstances(
             now=self._context.now(),
             merge_slots=self._slots(),
@@ -138,10 +140,27 @@ class DomainPass:
             pulls_last=self._context.pulls_last,
             split_takes=ledger.splits(self._key),
             discard_holds=ledger.discard_holds(self._key),
+            witnessed=ledger.jobs_seen(self._key),
+            judged_at=judged_at,
             discard_tries=ledger.discard_tries(self._key),
         )
         planned = plan(observation, wants, circumstances)
         return Round(observation, patient(planned, observation.journal, ledger, self._key))
+
+    def _watch_others(self, observation: Observation) -> dict[str, datetime]:
+        """Note what others do to the disks; by target, when to conclude from a changed chain."""
+        ledger, due = self._context.ledger, dict[str, datetime]()
+        for record in observation.journal.disks:
+            target, facts = record.target, observation.disks.get(record.target)
+            if facts is None or facts.chain is None or record.operation is not None:
+                continue
+            if facts.job is not None:
+                ledger.saw_job(self._key, target, facts.job.kind)
+            if not fits_known(record, facts.chain):
+                due[target] = ledger.unlike(self._key, target)
+            elif facts.job is None:
+                ledger.alike(self._key, target)
+        return due
 
     def _fleet(self) -> Fleet:
         """The other hypervisors, for a place on the network that they may use as well."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,10 +25,8 @@ from controller.kube.kinds import (
     HYPERVISOR,
     VOLUME_SNAPSHOT,
     VOLUME_SNAPSHOT_CLASS,
-    WATCHED,
     Kind,
     Raw,
-    uid_of,
 )
 from controller.kube.port import KubeClient
 from controller.reconcile.context import Context
@@ -41,6 +38,7 @@ from controller.reconcile.orphans import Orphans
 from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.report import RESOLVED, unresolved_status
 from controller.reconcile.reporter import write_status
+from controller.reconcile.resync import Resync
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.telemetry.metrics import Metrics
 
@@ -129,7 +127,15 @@ class Engine:
             self.on_object(VOLUME_SNAPSHOT_CLASS, None, raw)
         loop = asyncio.get_running_loop()
         self._begins = loop.create_task(self._begin_passes(), name="the beginning of passes")
-        self._resync = loop.create_task(self._resync_for_ever(), name="the resync")
+        resync = Resync(
+            self._context,
+            self._queue,
+            self.on_object,
+            lambda: self._fleet.hosts,
+            self._options.resync_seconds,
+            self._options.hypervisor_selector or None,
+        )
+        self._resync = loop.create_task(resync.run(), name="the resync")
 
     async def stop(self, grace_seconds: float) -> None:
         """Begin nothing more; let the passes that run end, at the latest after ``grace_seconds``. Block jobs
@@ -197,6 +203,8 @@ class Engine:
             key = DomainKey(hypervisor, event.uuid)
             if self._context.store.members(key):
                 self._queue.add(key)
+            if isinstance(event, JobChanged) and event.status is JobStatus.COMPLETED:
+                self._context.ledger.saw_job(key, event.target, event.kind)
             if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
                 self._context.ledger.job_failed(key, event.target, _JOB_ENDED[event.status])
         if isinstance(event, Lifecycle):
@@ -216,6 +224,8 @@ class Engine:
         if changed and connected:
             self._queue.add(InventoryKey(hypervisor))
         self._connected[hypervisor] = connected
+        if changed:
+            self._context.ledger.missed_events(hypervisor)
         for key in self._context.store.domains():
             if key.hypervisor != hypervisor:
                 continue
@@ -235,39 +245,6 @@ class Engine:
     def _wake_all(self) -> None:
         for key in self._context.store.snapshots:
             self._queue.add(key)
-
-    async def _resync_for_ever(self) -> None:
-        """Look at everything once per period, spread over it, whatever was or was not heard of."""
-        while True:
-            await asyncio.sleep(self._options.resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreading
-            try:
-                await self._relist()
-            except KubeError as error:
-                log.warning("objects not listed", extra={"why": str(error)})
-            self._spread()
-
-    def _spread(self) -> None:
-        """Put everything into the queue over half a period; the objects of one domain together, because each
-        of them wakes it and one look serves them all."""
-        store, turns = self._context.store, dict[Key, float]()
-        keys: list[Key] = [*store.snapshots, *map(HypervisorKey, self._fleet.hosts)]
-        for key in keys:
-            together = (store.bound(key) if isinstance(key, ObjectKey) else None) or key
-            turn = random.uniform(0, self._options.resync_seconds / 2)  # noqa: S311 - spreading load
-            self._queue.add_after(key, turns.setdefault(together, turn))
-
-    async def _relist(self) -> None:
-        """Compare with a listing: a deletion in a gap of a watch sends no event, ever."""
-        selector = self._options.hypervisor_selector or None
-        for kind in WATCHED:
-            known = self._context.store.known(kind)
-            listed = await self._context.client.list(kind, selector if kind == HYPERVISOR else None)
-            there = {uid_of(raw) for raw in listed}
-            for raw in listed:
-                self.on_object(kind, None, raw)
-            for raw in known:
-                if uid_of(raw) not in there:
-                    self.on_object(kind, "DELETED", raw)
 
     # Passes --------------------------------------------------------------------------------------------
 

@@ -8,12 +8,16 @@ from datetime import datetime, timedelta
 
 from controller.chain.circumstances import Hold
 from controller.chain.guards import Blocked, Why
+from controller.chain.observation import JobKind
 from controller.reconcile.queue import Backoff
 from controller.reconcile.store import DomainKey
 
 _BACKOFF = Backoff(first=1.0, most=60.0)
 _QUESTION = Backoff(first=1.0, most=15.0)
 """When all that is tried again is one question to a storage server: its return has no event."""
+
+_HEARSAY = timedelta(seconds=2)
+"""How late the event of a job's end may come after the chain shows it."""
 
 
 def _pace(why: Why) -> Backoff:
@@ -35,6 +39,9 @@ class Ledger:
     _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
     _progress: dict[tuple[DomainKey, str], tuple[int, datetime]] = field(default_factory=dict)
     """How far the job of a disk was, and since when."""
+    _jobs_seen: dict[tuple[DomainKey, str], set[JobKind]] = field(default_factory=dict)
+    """By domain and target: jobs of others since the chain was as known."""
+    _unlike_since: dict[tuple[DomainKey, str], datetime] = field(default_factory=dict)
     _queued: dict[str, dict[DomainKey, None]] = field(default_factory=dict)
     """By hypervisor: domains whose merge waits for another one to end, the longest wait first."""
     _called: set[DomainKey] = field(default_factory=set)
@@ -128,9 +135,40 @@ class Ledger:
         self._called.discard(key)
         self._split.discard(key)
         self._told = {pair for pair in self._told if pair[0] != key}
-        for mapping in (self._failures, self._job_errors, self._progress):
+        for mapping in (
+            self._failures,
+            self._job_errors,
+            self._progress,
+            self._jobs_seen,
+            self._unlike_since,
+        ):
             for pair in [pair for pair in mapping if pair[0] == key]:
                 del mapping[pair]
+
+    # What others do ------------------------------------------------------------------------------------
+
+    def saw_job(self, key: DomainKey, target: str, kind: JobKind) -> None:
+        """A job that runs, or has ended; it counts unless it is our own."""
+        if target not in self._merges.get(key, {}):
+            self._jobs_seen.setdefault((key, target), set()).add(kind)
+
+    def jobs_seen(self, key: DomainKey) -> dict[str, frozenset[JobKind]]:
+        """By target: kinds of the jobs of others since the chain was as known."""
+        return {target: frozenset(kinds) for (one, target), kinds in self._jobs_seen.items() if one == key}
+
+    def missed_events(self, hypervisor: str) -> None:
+        """Jobs may have come and gone unseen: what was seen does not say what happened."""
+        for pair in [pair for pair in self._jobs_seen if pair[0].hypervisor == hypervisor]:
+            del self._jobs_seen[pair]
+
+    def unlike(self, key: DomainKey, target: str) -> datetime:
+        """The chain is not as known; returns not before when to conclude from that without a witness."""
+        return self._unlike_since.setdefault((key, target), self.now()) + _HEARSAY
+
+    def alike(self, key: DomainKey, target: str) -> None:
+        """The chain is as known, and nothing runs on it."""
+        self._jobs_seen.pop((key, target), None)
+        self._unlike_since.pop((key, target), None)
 
     # Merges --------------------------------------------------------------------------------------------
 

@@ -34,6 +34,10 @@ _NEEDS_A_PERSON = {
     Why.UNSUPPORTED_TOPOLOGY,
     Why.JOURNAL_UNREADABLE,
     Why.LOST,
+    Why.AWAITING_APPROVAL,
+    Why.LAYER_NOT_FOUND,
+    Why.LAYER_AMBIGUOUS,
+    Why.LAYER_ACTIVE,
 }
 """What does not pass by itself: Stalled, with what to do in the message."""
 

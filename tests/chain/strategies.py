@@ -6,7 +6,18 @@ from hypothesis import strategies as st
 from lxml import etree
 
 from controller.chain.disk import Layer
-from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind, Owner, Point, Removal
+from controller.chain.journal import (
+    Approved,
+    DiskJournal,
+    Drift,
+    Journal,
+    Known,
+    Operation,
+    OperationKind,
+    Owner,
+    Point,
+    Removal,
+)
 from controller.chain.source import Source
 
 TEXT = st.text(
@@ -162,6 +173,8 @@ _POINTS = st.builds(
     consistency_message=TEXT,
     capacity=_COUNT,
 )
+_KEYS = st.lists(SOURCES.map(lambda s: s.key), max_size=3).map(tuple)
+_APPROVED = st.builds(Approved, TEXT, _KEYS.map(frozenset))
 _OPERATIONS = st.builds(
     Operation,
     kind=st.sampled_from(OperationKind),
@@ -175,6 +188,7 @@ _OPERATIONS = st.builds(
     consistency=TEXT,
     consistency_message=TEXT,
     process=TEXT,
+    approved=st.none() | _APPROVED,
 )
 _REMOVALS = st.builds(Removal, layer=LAYERS, owners=_OWNERS, left=TEXT, since=TEXT)
 _DISKS = st.builds(
@@ -184,6 +198,9 @@ _DISKS = st.builds(
     images=st.frozensets(SOURCES.map(lambda s: s.key), max_size=3),
     operation=st.none() | _OPERATIONS,
     removals=st.lists(_REMOVALS, max_size=2).map(tuple),
+    known=st.none() | st.builds(Known, _KEYS, st.booleans()),
+    drift=st.none() | st.builds(Drift, TEXT, _KEYS, _KEYS),
+    approved=st.none() | _APPROVED,
 )
 
 
