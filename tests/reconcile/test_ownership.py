@@ -45,7 +45,8 @@ async def test_an_image_that_cannot_be_removed_is_left_and_named(world: World) -
     host = world.host()
     world.policy(merge={"direction": "Commit"})
     source = Source.network("rbd", "pool/web-1", [Host("ceph", "3300")])
-    uuid = host.add_domain("web-1", [DiskDefinition.of("vda", source)])  # no storage driver for rbd
+    host.storage.drivers = frozenset({"dir"})
+    uuid = host.add_domain("web-1", [DiskDefinition.of("vda", source)])
     await world.start()
     world.snapshot("a")
     await world.ready("a")
