@@ -25,6 +25,7 @@ $(VENV)/.complete: requirements-dev.txt pyproject.toml lab/install.py
 demo: setup ## Watch it work, on real libvirt, QEMU and a real kube-apiserver (KEEP=1 leaves it running)
 	@$(BIN)/python -m lab.demo
 
+test: export VARVE_COST_CASES ?= 200000
 test: lint ## Everything: checks, unit tests, and tests on real parts
 	$(AS_ROOT) $(BIN)/python -m pytest -q
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from controller.chain.source import Source
@@ -32,6 +32,11 @@ class Layer:
     def key(self) -> str:
         """Identity of the image; see :attr:`Source.key`."""
         return self.source.key
+
+    @property
+    def lasting(self) -> Layer:
+        """The layer without its index, as it may be stored."""
+        return self if self.index is None else replace(self, index=None)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,8 @@ class _Divider:
         whole = self.best(Range(top, bottom))
         if isinstance(whole, Choice):
             return whole, None
+        if whole is not None and whole.passing:
+            return None, whole
         part: Choice | None = None
         for start in range(bottom - 1, top, -1):
             longer = self.best(Range(start, bottom))
@@ -73,6 +75,9 @@ def divide(
     bottom = span.bottom
     while bottom > span.top:
         part, objection = divider.into(bottom, span.top)
+        if part is None and objection is not None and objection.passing:
+            staying |= dict.fromkeys(range(span.top, bottom), objection)
+            break
         if part is not None:
             choices.append(part)
             bottom = part.span.top

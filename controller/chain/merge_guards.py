@@ -12,6 +12,9 @@ from controller.chain.guards import Blocked, Why
 from controller.chain.journal import OperationKind
 from controller.chain.observation import DiskFacts, Observation
 
+_READ_ONLY = frozenset({"http", "https", "ftp", "ftps", "tftp"})
+"""Protocols whose images QEMU cannot write to (measured with http: "Block node is read-only")."""
+
 
 @dataclass(frozen=True)
 class MergeCase:
@@ -73,13 +76,26 @@ def protected_guard(case: MergeCase) -> Blocked | None:
     )
 
 
+def read_only_guard(case: MergeCase) -> Blocked | None:
+    """What QEMU can only read cannot take up what lies above it."""
+    if case.writes_to is None:
+        return None
+    source = case.chain.layers[case.writes_to].source
+    if source.protocol not in _READ_ONLY:
+        return None
+    return Blocked(
+        Why.IMAGE_PROTECTED,
+        f"the merge would write to {source.uri}, and what is reached by {source.protocol} can only be read",
+    )
+
+
 def shared_guard(case: MergeCase) -> Blocked | None:
-    """Nothing that anybody else reads through may change: the target of a commit, nor a layer above it whose
-    backing it is."""
+    """Nothing that anybody else reads may change: the target of a commit, nor what stands on it. Whoever
+    uses a layer reads all below it, whether libvirt lists that chain or not."""
     if case.writes_to is None or case.observation.in_use_elsewhere is None:
         return None
     elsewhere = case.observation.in_use_elsewhere
-    for layer in case.chain.layers[case.choice.span.top : case.writes_to + 1]:
+    for layer in case.chain.layers[: case.writes_to + 1]:
         user = elsewhere.get(layer.source.footprint)
         if user is not None:
             return Blocked(
@@ -112,6 +128,7 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
     alone_guard,
     end_guard,
     protected_guard,
+    read_only_guard,
     shared_guard,
     growth_guard,
 )

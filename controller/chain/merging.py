@@ -106,9 +106,9 @@ class Merging:
             owners=tuple(
                 sorted({o for point in self.record.points if point.overlay in touched for o in point.owners})
             ),
-            kept=replace(self.chain.layers[choice.kept], index=None),
-            merged=tuple(replace(layer, index=None) for layer in merged),
-            below=None if below is None else replace(below, index=None),
+            kept=self.chain.layers[choice.kept].lasting,
+            merged=tuple(layer.lasting for layer in merged),
+            below=None if below is None else below.lasting,
             capacity=self.facts.capacity,
         )
         return StartMerge(self.facts.target, operation, policy.bandwidth, choice.copies, policy.protected)

@@ -8,29 +8,22 @@ from controller.chain.cost import Range
 from controller.chain.desired import Want
 from controller.chain.disk import Disk
 from controller.chain.journal import DiskJournal, Owner
-from controller.chain.upkeep import has_point
 
 
 def ranges(chain: Disk, record: DiskJournal, wants: Sequence[Want]) -> tuple[Range, ...]:
     """Maximal runs of adjacent boundaries that nobody wants any more, lowest first."""
-    leaving = [
-        chain.position(point.overlay)
-        for point in record.points
-        if has_point(point, chain) and _unwanted(point.owners, wants)
-    ]
+    # One whose object is merely missing still counts as wanted.
+    deleting = {want.owner for want in wants if want.deleting and want.merge and not want.suspended}
+    unwanted = {point.overlay for point in record.points if deleting.issuperset(point.owners)}
     found: list[Range] = []
-    for position in sorted((p for p in leaving if p is not None), reverse=True):
+    for position in range(len(chain.layers) - 2, -1, -1):
+        if chain.layers[position].key not in unwanted:
+            continue
         if found and found[-1].top == position + 1:
             found[-1] = Range(position, found[-1].bottom)
         else:
             found.append(Range(position, position + 1))
     return tuple(found)
-
-
-def _unwanted(owners: tuple[Owner, ...], wants: Sequence[Want]) -> bool:
-    """Every owner is being deleted, and with a merge. One that is merely missing still counts as wanting."""
-    deleting = {want.owner for want in wants if want.deleting and want.merge and not want.suspended}
-    return all(owner in deleting for owner in owners)
 
 
 def owners_in(chain: Disk, record: DiskJournal, span: Range) -> frozenset[Owner]:

@@ -31,11 +31,12 @@ from controller.chain.merge_guards import (
     growth_guard,
     merge_verdict,
     protected_guard,
+    read_only_guard,
     shared_guard,
 )
 from controller.chain.observation import Job, JobKind, Observation, RunState, Size
 from controller.chain.outcome import Outcome
-from controller.chain.source import Source
+from controller.chain.source import Host, Source
 from tests.chain import builders as b
 
 K = OperationKind
@@ -242,13 +243,25 @@ def test_patterns_of_the_samples() -> None:
     assert policy.protects(other) is None
 
 
+@pytest.mark.parametrize("protocol", ["http", "https", "ftp", "ftps", "tftp"])
+def test_what_can_only_be_read(protocol: str) -> None:
+    chain = b.disk("top", "o1")
+    base = Layer(Source.network(protocol, "golden.qcow2", [Host("mirror")]), "qcow2", 9)
+    chain = replace(chain, layers=(*chain.layers, base))
+    found = read_only_guard(case(choice(0, 2, 2), chain=chain))
+    says(found, Why.IMAGE_PROTECTED, base.source.uri, protocol, "read")
+    assert read_only_guard(case(choice(0, 1, 2), chain=chain)) is None, "it is pulled up, not written to"
+    assert read_only_guard(case(choice(0, 0, 2), chain=chain)) is None
+    assert read_only_guard(case(COMMIT)) is None
+
+
 @pytest.mark.parametrize(
     ("way", "used", "stops"),
     [
         (COMMIT, "base", True),
         (COMMIT, "o1", True),  # its backing would change under its reader
         (COMMIT, "o2", True),
-        (COMMIT, "top", False),
+        (COMMIT, "top", True),  # whoever reads it reads all below it
         (ACTIVE, "o1", True),
         (ACTIVE, "top", True),
         (ACTIVE, "base", False),
