@@ -85,7 +85,7 @@ def test_the_table_shows_what_the_json_holds(run: tuple[str, dict[str, Any]]) ->
         assert f"{one['stack']['median'] * 1000:.0f} (" in row
 
 
-@pytest.mark.parametrize("wrong", [["--runs", "0"], ["--protocol", "rbd"], ["--parts", "life,death"]])
+@pytest.mark.parametrize("wrong", [["--runs", "0"], ["--protocol", "ftp"], ["--parts", "life,death"]])
 def test_wrong_arguments_are_refused_before_anything_starts(
     wrong: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
