@@ -86,6 +86,10 @@ class Reason(StrEnum):
         "StorageUnreachable",
         "A storage server that the step needs does not answer; the message names it, and it is asked again.",
     )
+    NOT_CONVERGING = (
+        "NotConverging",
+        "The guest writes faster than its layer is committed: that was given up, and is tried again later.",
+    )
     CHAIN_TOO_LONG = "ChainTooLong", "The chain has as many layers as maxLayers allows; a new point waits."
     FAILED = "Failed", "A call to the hypervisor failed; the message quotes it, and it is tried again."
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from controller.chain.convergence import Progress
 from controller.chain.guards import Blocked
 from controller.chain.observation import JobKind
 
@@ -37,6 +38,10 @@ class Circumstances:
     """How many more merges may run on this hypervisor now."""
     holds: Mapping[str, Hold] = field(default_factory=dict)
     """By target: what failed, and when to try again."""
+    progress: Mapping[str, Progress] = field(default_factory=dict)
+    """By target: how near the active commit that runs came to its end."""
+    commit_holds: Mapping[str, Hold] = field(default_factory=dict)
+    """By target: an active commit that was given up, and when to try again."""
     pulls_last: bool = False
     """Pull only where no commit is allowed, whatever it would save: this QEMU is not known to survive it."""
     split_takes: bool = False

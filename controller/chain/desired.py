@@ -49,6 +49,10 @@ class Policy:
     bandwidth: int = 0
     """Bytes per second, 0 for unlimited."""
     max_layers: int = 64
+    no_progress: int = 120
+    """Seconds after which an active commit that does not come nearer to its end is given up."""
+    deadline: int = 3600
+    """Seconds after which any active commit is given up."""
     protected: tuple[str, ...] = ()
     """Glob patterns over :attr:`Source.uri` of images that are never written to."""
 
@@ -59,7 +63,7 @@ class Policy:
     @staticmethod
     def strictest(policies: Iterable[Policy]) -> Policy:
         """One policy for a merge that several objects share: every protection, the longest settling, the
-        lowest bandwidth; a direction only if all who name one agree."""
+        lowest limits; a direction only if all who name one agree."""
         found = tuple(policies)
         if not found:
             return Policy(settle_seconds=0)
@@ -72,6 +76,8 @@ class Policy:
             settle_seconds=max(policy.settle_seconds for policy in found),
             bandwidth=min(limited, default=0),
             max_layers=min(policy.max_layers for policy in found),
+            no_progress=min(policy.no_progress for policy in found),
+            deadline=min(policy.deadline for policy in found),
             protected=tuple(sorted({pattern for policy in found for pattern in policy.protected})),
         )
 

@@ -39,6 +39,7 @@ class Why(StrEnum):
     STORAGE_UNREACHABLE = "StorageUnreachable"
     CAPABILITY_MISSING = "CapabilityMissing"
     QUEUED = "Queued"
+    NOT_CONVERGING = "NotConverging"
     SETTLING = "Settling"
     AWAITING_APPROVAL = "AwaitingApproval"
     LAYER_NOT_FOUND = "LayerNotFound"
@@ -58,8 +59,8 @@ class Blocked:
 
     @property
     def passing(self) -> bool:
-        """True when only other work of varve's own is in the way, which ends by itself."""
-        return self.why is Why.QUEUED
+        """True when it ends by itself, so that nothing worse is done meanwhile."""
+        return self.why in (Why.QUEUED, Why.NOT_CONVERGING)
 
 
 def ownership_guard(observation: Observation) -> Blocked | None:

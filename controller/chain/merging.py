@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from controller.chain.circumstances import Circumstances
+from controller.chain.circumstances import Circumstances, Hold
 from controller.chain.cost import Choice, Range, choices
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk
@@ -76,6 +76,9 @@ class Merging:
             return choices(part, self.facts, self.chain, policy.direction, pulls_last=pulls_last)
 
         def verdict(choice: Choice) -> Blocked | None:
+            hold = self._commit_hold
+            if hold is not None and choice.first is OperationKind.ACTIVE_COMMIT:
+                return hold.blocked
             return merge_verdict(MergeCase(self.observation, self.facts, self.chain, choice, policy, wants))
 
         return divide(span, ways, verdict)
@@ -90,7 +93,14 @@ class Merging:
         if found.choices:
             step = self._start(found.choices[0], policy)
             return DiskPlan(self.facts.target, step=step, staying=staying)
-        return replace(self._waiting(next(iter(found.staying.values()))), staying=staying)
+        hold = self._commit_hold
+        waiting = replace(self._waiting(next(iter(found.staying.values()))), staying=staying)
+        return waiting if hold is None else replace(waiting, wake_at=hold.until)
+
+    @property
+    def _commit_hold(self) -> Hold | None:
+        hold = self.circumstances.commit_holds.get(self.facts.target)
+        return hold if hold is not None and hold.until > self.circumstances.now else None
 
     def _start(self, choice: Choice, policy: Policy) -> StartMerge:
         merged = choice.first_merged(self.chain)

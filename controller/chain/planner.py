@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from controller.chain.adoption import adopted, refusing
 from controller.chain.approval import approved
 from controller.chain.circumstances import Circumstances
-from controller.chain.desired import Want
+from controller.chain.convergence import endless
+from controller.chain.desired import Policy, Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import is_early, noted
 from controller.chain.explicit import is_short
@@ -41,6 +42,7 @@ from controller.chain.plan import DiskPlan, Plan
 from controller.chain.ranges import ranges
 from controller.chain.standing import standings
 from controller.chain.steps import (
+    Abort,
     Discard,
     DiskOperation,
     Pivot,
@@ -153,9 +155,18 @@ class _DiskPlanner:
             return self._do(Record(facts.target, left, RecordWhy.UNDONE, finished=operation))
         if found is Outcome.READY and self._domain_obstacle(facts) is None:
             return self._do(Pivot(facts.target, operation))
+        abort = self._endless(facts, operation) if found is Outcome.RUNNING else None
+        if abort is not None:
+            return self._do(abort)
         if found in (Outcome.RUNNING, Outcome.READY):
             return replace(self._discard(facts) or DiskPlan(facts.target), running=operation)
         return self._waiting(unsettled(found, operation, facts.target))
+
+    def _endless(self, facts: DiskFacts, operation: Operation) -> Abort | None:
+        policy = Policy.strictest(want.policy for want in self.wants if want.owner in operation.owners)
+        progress = self.circumstances.progress.get(facts.target)
+        why = endless(operation, facts, policy, progress, self.circumstances.now)
+        return None if why is None else Abort(facts.target, operation, why, policy.no_progress)
 
     def _finish(self, facts: DiskFacts, operation: Operation) -> DiskPlan:
         """Record a finished operation; a pull is flushed first, and only then believed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 
 
@@ -50,6 +51,17 @@ class Pivot:
 
     target: str
     operation: Operation
+
+
+@dataclass(frozen=True)
+class Abort:
+    """End a job without its effect; the chain stays as it was."""
+
+    target: str
+    operation: Operation
+    why: Blocked
+    patience: int
+    """Seconds to wait before the first further try."""
 
 
 class RecordWhy(StrEnum):
@@ -101,7 +113,7 @@ class SpellOut:
         return f"definition of {self.target}"
 
 
-Step = Take | StartMerge | Pivot | Record | Discard | SpellOut
+Step = Take | StartMerge | Pivot | Abort | Record | Discard | SpellOut
 
 
 def targets_of(step: Step) -> tuple[str, ...]:

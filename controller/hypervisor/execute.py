@@ -23,6 +23,7 @@ from controller.chain.outcome import Outcome, fits, outcome
 from controller.chain.prepared import fault
 from controller.chain.source import Source
 from controller.chain.steps import (
+    Abort,
     Discard,
     Pivot,
     Record,
@@ -105,6 +106,8 @@ class Executor:
                 await self._start(step)
             case Pivot():
                 await self._pivot(step)
+            case Abort():
+                await self._abort(step)
             case Record():
                 await self._record(step)
             case Discard():
@@ -192,6 +195,13 @@ class Executor:
         if mirror is None or not mirror.ready or mirror.source_key != step.operation.kept.key:
             raise Stale(f"the mirror of {step.target} is not ready, or not ours")
         await self._driver.pivot(self._uuid, step.target)
+
+    async def _abort(self, step: Abort) -> None:
+        again = await observe(self._driver, self._uuid, identities=self._identities)
+        facts = again.disks.get(step.target)
+        if facts is None or outcome(step.operation, facts) is not Outcome.RUNNING:
+            raise Stale(f"the job of {step.target} is ready, over, or not ours")
+        await self._driver.abort(self._uuid, step.target)
 
     async def _record(self, step: Record) -> None:
         if step.flush is not None:

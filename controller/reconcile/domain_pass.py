@@ -15,11 +15,12 @@ from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.drift import fits_known
 from controller.chain.guards import Blocked, Why
-from controller.chain.journal import Owner
+from controller.chain.journal import OperationKind, Owner
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
 from controller.chain.planner import plan
 from controller.chain.steps import (
+    Abort,
     Discard,
     Pivot,
     Record,
@@ -137,6 +138,8 @@ class DomainPass:
             now=self._context.now(),
             merge_slots=self._slots(),
             holds=ledger.holds(self._key),
+            progress=ledger.attempts.watch(self._key, observation),
+            commit_holds=ledger.attempts.holds(self._key),
             pulls_last=self._context.pulls_last,
             split_takes=ledger.splits(self._key),
             discard_holds=ledger.discard_holds(self._key),
@@ -278,7 +281,7 @@ class DomainPass:
         text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
         if isinstance(error, StorageUnreachable):
             text += f"; {_NOT_SENT}"
-        if isinstance(step, Record | Pivot):
+        if isinstance(step, Record | Pivot | Abort):
             ledger.record_failed(self._key, step.target, why, text)
         else:
             ledger.failed(self._key, targets_of(step), why, text)
@@ -289,8 +292,13 @@ class DomainPass:
         log.info("step done", extra={"step": type(step).__name__, "disks": ",".join(targets_of(step))})
         if isinstance(step, Record) and step.why is RecordWhy.UNDONE and step.finished is not None:
             ledger.undone(self._key, step.target, f"the {step.finished.kind.value}")
+        elif isinstance(step, Abort):
+            ledger.gave_up(self._key, step)
+            self._reporter.gave_up(step)
         elif isinstance(step, Record):
             ledger.succeeded(self._key, (step.target,))
+            if step.finished is not None and step.finished.kind is OperationKind.ACTIVE_COMMIT:
+                ledger.attempts.succeeded(self._key, step.target)
             owners = step.finished.owners if step.finished else ()
             for removal in step.record.removals:
                 if removal.left and removal not in before.journal.disk(step.target).removals:

@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from controller.chain.circumstances import Hold
 from controller.chain.guards import Blocked, Why
 from controller.chain.observation import JobKind
+from controller.chain.steps import Abort
+from controller.reconcile.attempts import Attempts
 from controller.reconcile.queue import Backoff
 from controller.reconcile.store import DomainKey
 
@@ -29,6 +31,7 @@ class Ledger:
     """Failures to wait out, and the merges that run on each hypervisor."""
 
     now: Callable[[], datetime]
+    attempts: Attempts = field(init=False)
     _holds: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _failures: dict[tuple[DomainKey, str], int] = field(default_factory=dict)
     _told: set[tuple[DomainKey, str]] = field(default_factory=set)
@@ -46,6 +49,10 @@ class Ledger:
     """By hypervisor: domains whose merge waits for another one to end, the longest wait first."""
     _called: set[DomainKey] = field(default_factory=set)
     """Domains out of that queue that have not said yet whether they begin."""
+
+    def __post_init__(self) -> None:
+        """Share the clock."""
+        self.attempts = Attempts(self.now)
 
     # Failures ------------------------------------------------------------------------------------------
 
@@ -97,6 +104,7 @@ class Ledger:
         failed call had begun is no news."""
         if (key, target) in self._told:
             self._told.discard((key, target))
+            self._job_errors.pop((key, target), None)
             return
         error = self._job_errors.pop((key, target), "")
         count = self._failures.get((key, target), 0)
@@ -131,6 +139,7 @@ class Ledger:
         """The domain is of no interest any more."""
         for table in (self._holds, self._records, self._discards, self._merges):
             table.pop(key, None)
+        self.attempts.forget(key)
         self._queued.get(key.hypervisor, {}).pop(key, None)
         self._called.discard(key)
         self._split.discard(key)
@@ -169,6 +178,11 @@ class Ledger:
         """The chain is as known, and nothing runs on it."""
         self._jobs_seen.pop((key, target), None)
         self._unlike_since.pop((key, target), None)
+
+    def gave_up(self, key: DomainKey, step: Abort) -> None:
+        """A job was aborted because it did not converge. That it is undone is no news then."""
+        self._told.add((key, step.target))
+        self.attempts.gave_up(key, step.target, step.why, float(step.patience))
 
     # Merges --------------------------------------------------------------------------------------------
 

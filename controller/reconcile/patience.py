@@ -11,7 +11,7 @@ from dataclasses import replace
 from controller.chain.circumstances import Hold
 from controller.chain.journal import Journal
 from controller.chain.plan import DiskPlan, Plan, Standing, State
-from controller.chain.steps import Pivot, Record
+from controller.chain.steps import Abort, Pivot, Record
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.store import DomainKey
 
@@ -20,12 +20,14 @@ def patient(found: Plan, journal: Journal, ledger: Ledger, key: DomainKey) -> Pl
     """The plan without the steps that are waited out, and with the reason where somebody waits for one."""
     held: dict[str, Hold] = {}
     for step in found.steps:
-        hold = ledger.record_hold(key, step.target) if isinstance(step, Record | Pivot) else None
-        if hold is not None and isinstance(step, Record | Pivot):
+        hold = ledger.record_hold(key, step.target) if isinstance(step, Record | Pivot | Abort) else None
+        if hold is not None and isinstance(step, Record | Pivot | Abort):
             held[step.target] = hold
     return replace(
         found,
-        steps=tuple(s for s in found.steps if not isinstance(s, Record | Pivot) or s.target not in held),
+        steps=tuple(
+            s for s in found.steps if not isinstance(s, Record | Pivot | Abort) or s.target not in held
+        ),
         disks=tuple(
             _waiting(disk, held[disk.target], journal) if disk.target in held else disk
             for disk in found.disks
@@ -38,8 +40,8 @@ def patient(found: Plan, journal: Journal, ledger: Ledger, key: DomainKey) -> Pl
 
 
 def _waiting(disk: DiskPlan, hold: Hold, journal: Journal) -> DiskPlan:
-    """A job that waits for its pivot still runs."""
-    running = journal.disk(disk.target).operation if isinstance(disk.step, Pivot) else None
+    """A job that waits for its pivot or its end still runs."""
+    running = journal.disk(disk.target).operation if isinstance(disk.step, Pivot | Abort) else None
     return replace(disk, step=None, blocked=hold.blocked, wake_at=hold.until, running=running)
 
 

@@ -12,6 +12,7 @@ from controller.api.volumesnapshot import Resolved, VolumeSnapshotStatus
 from controller.chain import plan
 from controller.chain.journal import Owner, Removal
 from controller.chain.observation import Observation
+from controller.chain.steps import Abort
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.context import Context
@@ -88,6 +89,13 @@ class Reporter:
     def left(self, removal: Removal, why: str) -> None:
         """An image could not be removed; its owners' objects go, and an event names it."""
         self._left.append((removal, why))
+
+    def gave_up(self, step: Abort) -> None:
+        """A job was ended without its effect: an event on each object that waits for it."""
+        for owner in step.operation.owners:
+            snapshot = self._snapshot(owner)
+            if snapshot is not None:
+                self._context.recorder.warning(snapshot.raw, step.why.why.value, "Abort", step.why.message)
 
     async def _one(self, standing: plan.Standing, observation: Observation) -> None:
         snapshot = self._snapshot(standing.want.owner)

@@ -99,6 +99,8 @@ def policy_of(spec: VolumeSnapshotClassSpec) -> Policy:
         settle_seconds=spec.merge.settle_seconds,
         bandwidth=spec.merge.bandwidth_bytes_per_second,
         max_layers=spec.max_layers,
+        no_progress=spec.merge.convergence.no_progress_seconds,
+        deadline=spec.merge.convergence.deadline_seconds,
         protected=spec.protected_images,
     )
 

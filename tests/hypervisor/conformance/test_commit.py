@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
+from controller.chain.convergence import Progress, progressed
 from controller.chain.disk import ChainEnd
-from controller.chain.observation import JobKind
+from controller.chain.journal import Operation, OperationKind
+from controller.chain.observation import DiskFacts, Job, JobKind
 from controller.chain.source import Source
 from controller.hypervisor.driver import JobStatus
 from controller.hypervisor.errors import (
@@ -118,6 +122,42 @@ async def test_pivot_before_ready_and_abort(bench: Workbench) -> None:
     assert await bench.live(uuid) == before
     assert (await bench.inactive(uuid)).keys == before.keys
     assert await bench.visible(uuid, "vda") == dict.fromkeys(FULL, 2)
+
+
+async def test_a_guest_that_writes_faster_than_a_commit_copies(bench: Workbench) -> None:
+    """The job comes no nearer to its end; aborted, it leaves a chain that can be committed another time."""
+    uuid = await bench.machine({"vda": Drive(await bench.image(Kind.FILE))})
+    layers = await bench.stack(uuid, [{0: 1}, {1: 1}])
+    written: Content = dict.fromkeys(range(2, 2 + len(FULL) // 2), 2)
+    await bench.write(uuid, "vda", written)
+    before = await bench.live(uuid)
+    await bench.commit(uuid, layers[0], None, bandwidth=SLOW)
+    operation = Operation(
+        OperationKind.ACTIVE_COMMIT, "2025-01-02T03:04:05Z", (), before.layers[-1], before.layers[:-1]
+    )
+    progress: Progress | None = None
+    for value in range(3, 7):
+        written = dict.fromkeys(written, value)
+        await bench.write(uuid, "vda", written)
+        reading = await bench.driver.read(uuid)
+        job = reading.jobs["vda"]
+        assert job.kind is JobKind.ACTIVE_COMMIT
+        facts = DiskFacts("vda", None, None, Job(job.kind, job.current, job.end))
+        found = progressed(operation, facts, progress, datetime.now(UTC))
+        assert progress is None or found.left >= progress.left - 2 * SLOW, "it comes nearer"
+        progress = found
+    mirror = (await bench.live(uuid)).mirror
+    assert mirror is not None
+    assert not mirror.ready
+    await bench.driver.abort(uuid, "vda")
+    await bench.seen_job("vda", JobStatus.CANCELED)
+    assert await bench.live(uuid) == before
+    assert await bench.visible(uuid, "vda") == {0: 1, 1: 1} | written
+    await bench.commit(uuid, layers[0], None)
+    await bench.finish(uuid, "vda")
+    await bench.driver.pivot(uuid, "vda")
+    assert (await bench.live(uuid)).keys == keys(layers[0])
+    assert await bench.visible(uuid, "vda") == {0: 1, 1: 1} | written
 
 
 async def test_pivot_of_a_commit_below(bench: Workbench) -> None:
