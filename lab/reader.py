@@ -140,8 +140,9 @@ def _find(machine: Machine, disk: str, layer: Layer | ImageSource | None) -> Lay
 
 
 def _convert(opened: list[str], path: Path) -> None:
-    """Copy the content, leaving holes for zeros. -U: the image may be open in a QEMU."""
-    run_qemu_tool("qemu-img", "convert", "-U", "-O", "raw", *opened, str(path))
+    """Copy the content, leaving holes for zeros. -U: the image may be open in a QEMU. -m 1: with several
+    reads at once QEMU 7.2 can wait for ever for one of a base on a web server (measured)."""
+    run_qemu_tool("qemu-img", "convert", "-U", "-m", "1", "-O", "raw", *opened, str(path))
 
 
 @contextmanager

@@ -107,6 +107,8 @@ class Memory:
     consistency: str = ""
     consistency_message: str = ""
     capacity: int = 0
+    layer: str = ""
+    """:attr:`Source.uri` of the image that held it."""
 
 
 @dataclass(frozen=True)

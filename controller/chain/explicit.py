@@ -17,6 +17,7 @@ from __future__ import annotations
 from lxml import etree
 
 from controller.chain.disk import ChainEnd, Disk, Layer
+from controller.chain.naming import is_ours
 from controller.chain.observation import DiskFacts
 from controller.chain.source import Source
 
@@ -48,6 +49,15 @@ def is_started_short(facts: DiskFacts) -> bool:
     if live is None or inactive is None or not live.layers or live.end is ChainEnd.KNOWN:
         return False
     return inactive.keys[: len(live.layers)] == live.keys and len(inactive.layers) > len(live.layers)
+
+
+def goes_on(facts: DiskFacts) -> bool:
+    """True when there surely are layers below the last one that libvirt shows: the definition names some, or
+    the last one was an overlay from its first moment on."""
+    chain = facts.chain
+    if chain is None or not chain.layers or chain.end is ChainEnd.KNOWN:
+        return False
+    return is_started_short(facts) or is_ours(chain.layers[-1].source.leaf)
 
 
 def spelled_out(xml: str, running: Disk) -> str:

@@ -31,5 +31,10 @@ def is_named_for(leaf: str, owner: Owner) -> bool:
     return f".{_stem(owner)}." in leaf or f".{_stem(owner)}-" in leaf
 
 
+def is_ours(leaf: str) -> bool:
+    """True when an image has a name as :func:`overlay_leaf` gives them, for whatever object."""
+    return f".{_MARK}-" in leaf and leaf.endswith(".qcow2")
+
+
 def _stem(owner: Owner) -> str:
     return f"{_MARK}-{_UNSAFE.sub('-', owner.uid)[:64]}"

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk, Layer
-from controller.chain.explicit import is_started_short
+from controller.chain.explicit import goes_on, is_started_short
 from controller.chain.guards import Blocked, Why
-from controller.chain.journal import DiskJournal, OperationKind, Point
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Point
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.outcome import Outcome, outcome, settled
 from controller.chain.plan import DiskPlan, Standing, State
@@ -41,15 +41,10 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     spoiled = point is not None and (point.spoiled or (mine is not None and mine.kind in _SPOILING))
     if want.deleting:
         state = _leaving(want, record, point, mine is not None)
-    elif point is not None:
-        present = has_point(point, chain)
-        state = State.UNKNOWN if present is None else State.HELD if present and not spoiled else State.LOST
-    elif mine is not None and mine.kind is OperationKind.TAKE:
-        state = State.TAKING
-    elif want.memory is None:
-        state = State.PENDING
-    else:  # the record went with a definition, and the point may be where libvirt does not look
-        state = State.UNKNOWN if chain.end is ChainEnd.UNKNOWN else State.LOST
+        if state is State.GONE and _is_hidden(want, facts):
+            state = State.LEAVING
+    else:
+        state = _staying(want, point, mine, chain, spoiled=spoiled)
     blocked = disk.blocked
     if state is State.PENDING:
         blocked = disk.refused.get(want.owner) or disk.untaken or blocked
@@ -57,7 +52,7 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
         blocked = disk.staying.get(want.owner) or blocked
     if state is State.LOST:
         blocked = _lost(want, spoiled=spoiled)
-    hidden = state is State.LEAVING and point is not None and has_point(point, chain) is None
+    hidden = state is State.LEAVING and (point is None or has_point(point, chain) is None)
     if blocked is None and (state is State.UNKNOWN or hidden):
         blocked = out_of_sight(facts)
     return Standing(want, state, point=point, frozen=frozen, operation=mine, blocked=blocked)
@@ -73,6 +68,18 @@ def _as_is(record: DiskJournal, facts: DiskFacts) -> DiskJournal:
     return settled(record, operation, facts) if done else record
 
 
+def _staying(want: Want, point: Point | None, mine: Operation | None, chain: Disk, *, spoiled: bool) -> State:
+    if point is not None:
+        present = has_point(point, chain)
+        return State.UNKNOWN if present is None else State.HELD if present and not spoiled else State.LOST
+    if mine is not None and mine.kind is OperationKind.TAKE:
+        return State.TAKING
+    if want.memory is None:
+        return State.PENDING
+    # The record went with a definition, and the point may be where libvirt does not look.
+    return State.UNKNOWN if chain.end is ChainEnd.UNKNOWN else State.LOST
+
+
 def _leaving(want: Want, record: DiskJournal, point: Point | None, begun: bool) -> State:
     if begun:
         return State.MERGING
@@ -80,6 +87,14 @@ def _leaving(want: Want, record: DiskJournal, point: Point | None, begun: bool) 
         return State.LEAVING
     waits = any(want.owner in removal.owners for removal in record.removals)
     return State.REMOVING if waits else State.GONE
+
+
+def _is_hidden(want: Want, facts: DiskFacts) -> bool:
+    """The record went with a definition, and so did the layers of the point: nobody merged them."""
+    if want.memory is None or not goes_on(facts):
+        return False
+    shown = facts.chain.layers if facts.chain else ()
+    return all(layer.source.uri != want.memory.layer for layer in shown)
 
 
 def _without_facts(want: Want, record: DiskJournal, disk: DiskPlan, observation: Observation) -> Standing:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from controller.chain.desired import Want
-from controller.chain.disk import ChainEnd, Disk
+from controller.chain.desired import Memory, Want
+from controller.chain.disk import Boundary, ChainEnd, Disk
 from controller.chain.journal import DiskJournal, Owner, Point
 from controller.chain.naming import is_named_for
 
@@ -89,11 +89,11 @@ def _recognised(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> Disk
     """Give a point back to the object whose UID is in the overlay's name and whose status remembers it. The
     journal goes when somebody defines the domain anew from an XML without it."""
     for want in wants:
-        if want.memory is None or want.deleting or record.point_of(want.owner) is not None:
+        if want.memory is None or record.point_of(want.owner) is not None:
             continue
         for boundary in chain.boundaries:
             overlay = boundary.overlay
-            if is_named_for(overlay.source.leaf, want.owner) and record.point(overlay.key) is None:
+            if record.point(overlay.key) is None and _is_of(want, want.memory, boundary):
                 point = Point(
                     overlay=overlay.key,
                     owners=(want.owner,),
@@ -105,6 +105,14 @@ def _recognised(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> Disk
                 record = replace(record, points=(*record.points, point), images=record.images | {overlay.key})
                 break
     return record
+
+
+def _is_of(want: Want, memory: Memory, boundary: Boundary) -> bool:
+    """One that is being deleted must find the very image that held its point: after a pull the overlay that
+    has its name is there, and the point is not."""
+    if not is_named_for(boundary.overlay.source.leaf, want.owner):
+        return False
+    return not want.deleting or (want.merge and boundary.frozen.source.uri == memory.layer)
 
 
 def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:

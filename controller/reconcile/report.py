@@ -144,6 +144,7 @@ def status_of(
     verdict = verdict_of(standing)
     point = standing.point
     unknown = standing.state is plan.State.UNKNOWN
+    out_of_sight = standing.state is plan.State.LEAVING and standing.frozen is None
     held = standing.state is plan.State.HELD and not standing.want.deleting
     return VolumeSnapshotStatus(
         conditions=conditions(verdict, before.conditions, snapshot.generation, now),
@@ -154,7 +155,7 @@ def status_of(
         consistency=Consistency(point.consistency) if point and point.consistency else before.consistency,
         consistency_message=(point.consistency_message or None) if point else before.consistency_message,
         resolved=resolved,
-        layer=before.layer if unknown else _layer(standing, facts, before.layer),
+        layer=before.layer if unknown or out_of_sight else _layer(standing, facts, before.layer),
         operation=_operation(standing, facts, before.operation, now),
         error=_error(verdict, before.error, now),
     )

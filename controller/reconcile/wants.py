@@ -115,6 +115,7 @@ def memory_of(snapshot: VolumeSnapshot) -> Memory | None:
         consistency=status.consistency.value if status.consistency else "",
         consistency_message=status.consistency_message or "",
         capacity=parse_quantity(status.restore_size) if status.restore_size else 0,
+        layer=(status.layer.source or "") if status.layer else "",
     )
 
 

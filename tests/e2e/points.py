@@ -31,6 +31,8 @@ class Points:
     reader: Reader
     machine: Machine
     disk: str = "vda"
+    below: int = 0
+    """Layers that were there before and are no point of anybody: a base that is only read."""
     kept: dict[str, Capture] = field(default_factory=dict)
     _newest_write: int = 0
 
@@ -77,8 +79,9 @@ class Points:
                 assert found.bytes_compared == self.kept[name].size > 0
         sources = [layer.source for layer in self.machine.chain(self.disk)]
         assert sources == [layer.source for layer in self.machine.chain(self.disk, inactive=True)]
-        assert len(sources) == len(self.kept) + 1
-        assert {layer.source for layer in holders.values()} == set(sources[1:])
+        points = len(self.kept)
+        assert len(sources) == points + 1 + self.below
+        assert {layer.source for layer in holders.values()} == set(sources[1 : points + 1])
         self.check_guest()
 
     def verify_shut_off(self) -> None:

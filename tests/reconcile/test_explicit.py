@@ -108,14 +108,13 @@ async def test_without_the_journal_a_point_out_of_sight_is_not_lost(world: World
     host.start(uuid)
     await world.start()
     await world.says("a", "ChainUnknown")
+    world.delete("a")
+    await world.says("a", "ChainUnknown", "Layers out of sight")  # gone only when its layer is merged
 
     host.define("web-1", [whole], uuid)
     host.shutdown(uuid)
     host.start(uuid)
-    await world.ready("a", "b")
-    world.delete(
-        "a",
-    )
+    await world.ready("b")
     await world.gone("a")
     assert len(world.chain(host, uuid)) == 2
 
