@@ -13,22 +13,24 @@ from pathlib import Path
 from lab import process
 from lab.errors import LabError
 from lab.install import install
-from lab.lab import Lab, default_directory
+from lab.lab import DISK_KINDS, Lab, default_directory
 from lab.root import become_root
 from lab.say import say
 from lab.session import Session
 from lab.state import STATE_NAME, LabState
 
-_STORAGE = ("nbd", "gluster")
+_STORAGE = tuple(kind for kind in DISK_KINDS if kind != "file")
+_ALL = "all"
 _SPARE_BYTES = 64 << 20
 
 
 def _storage(text: str) -> list[str]:
     names = [name for name in text.split(",") if name]
-    unknown = sorted(set(names) - set(_STORAGE))
+    unknown = sorted(set(names) - {*_STORAGE, _ALL})
     if unknown:
-        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are: {', '.join(_STORAGE)}")
-    return names
+        there = ", ".join([*_STORAGE, _ALL])
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; there are: {there}")
+    return list(_STORAGE) if _ALL in names else names
 
 
 def _hosts(text: str) -> int:
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument(
         "--hosts", type=_hosts, default=1, metavar="N", help="libvirt hosts, named a, b … (default: 1)"
     )
-    up.add_argument("--storage", type=_storage, default=[], metavar="LIST", help="of: " + ",".join(_STORAGE))
+    up.add_argument(
+        "--storage", type=_storage, default=[], metavar="LIST", help=f"of: {','.join(_STORAGE)}, or {_ALL}"
+    )
     up.add_argument(
         "--machines", action="store_true", help="on host a, one machine that writes per kind of disk"
     )
@@ -70,20 +74,46 @@ def _up(arguments: argparse.Namespace) -> int:
             say(f"control plane: {lab.control_plane().server}")
         for letter in string.ascii_lowercase[: arguments.hosts]:
             say(f"host {letter}: {lab.host(letter).uri}")
-        if "gluster" in arguments.storage:
-            say(f"gluster: {lab.gluster.volume().source('').uri}")
-        for kind in ["file", *arguments.storage] if arguments.machines and arguments.hosts else []:
+        kinds = ["file", *_possible(lab, arguments.storage)]
+        for kind in kinds if arguments.machines and arguments.hosts else []:
             machine = lab.host("a").machine(f"{kind}-1", [lab.disk(kind, f"{kind}-1")])
             machine.wait_writing()
             say(f"machine {machine.name} writes to {machine.chain()[0].source.uri}")
-        if "nbd" in arguments.storage:
-            say(f"a spare NBD export: {lab.nbd.export('spare-1', _SPARE_BYTES).source.uri}")
+        for kind in kinds:
+            _spare(lab, kind)
     except BaseException:
         lab.close()
         raise
     line = f'eval "$(python -m lab env --dir {shlex.quote(str(lab.directory))})"'
     say(f"up in {time.monotonic() - began:.1f} s; now: {line}")
     return 0
+
+
+def _possible(lab: Lab, kinds: list[str]) -> list[str]:
+    """Those that this machine can have; says why it cannot have the others."""
+    reasons = {kind: lab.why_not(kind) for kind in kinds}
+    for kind, reason in reasons.items():
+        if reason is not None:
+            say(f"no {kind}: {reason}")
+    return [kind for kind, reason in reasons.items() if reason is None]
+
+
+def _spare(lab: Lab, kind: str) -> None:
+    """Start the server, and say where a layer or a base can go by hand."""
+    match kind:
+        case "file":
+            return
+        case "gluster":
+            say(f"gluster: {lab.gluster.volume().source('').uri}")
+        case "rbd":
+            access = lab.rbd.access
+            say(f"{lab.rbd.source('').uri} as {access.user}, libvirt's secret by usage {access.usage}")
+        case "http" | "https":
+            server = lab.http if kind == "http" else lab.https
+            say(f"a base over {kind}: {server.base('spare-1.img', _SPARE_BYTES).uri}")
+        case _:
+            name = "spare-1" if kind == "nbd" else f"spare-{kind}-1"
+            say(f"a spare {kind}: {lab.place(kind, name, room=_SPARE_BYTES).uri}")
 
 
 def _status(arguments: argparse.Namespace) -> int:
