@@ -60,7 +60,7 @@ class Blocked:
     @property
     def passing(self) -> bool:
         """True when it ends by itself, so that nothing worse is done meanwhile."""
-        return self.why in (Why.QUEUED, Why.NOT_CONVERGING)
+        return self.why in (Why.QUEUED, Why.NOT_CONVERGING, Why.HYPERVISOR_UNREACHABLE)
 
 
 def ownership_guard(observation: Observation) -> Blocked | None:
@@ -192,6 +192,18 @@ def lent_guard(observation: Observation, overlay: Source) -> Blocked | None:
             f"{', '.join(observation.unasked)} does not answer: the point waits for it",
         )
     return None
+
+
+def unasked(observation: Observation, source: Source) -> Blocked | None:
+    """What is against changing or removing an image on the network while somebody may be reading it."""
+    if not observation.unasked:
+        return None
+    names = ", ".join(observation.unasked)
+    return Blocked(
+        Why.HYPERVISOR_UNREACHABLE,
+        f"whether a machine of Hypervisor {names} reads {source.uri} cannot be told while it does not "
+        f"answer: this waits for it (if it is gone for good, delete its Hypervisor object)",
+    )
 
 
 def in_use(overlay: Source, user: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
-from controller.chain.guards import Blocked, Why
+from controller.chain.guards import Blocked, Why, unasked
 from controller.chain.journal import OperationKind
 from controller.chain.observation import DiskFacts, Observation
 
@@ -105,6 +105,15 @@ def shared_guard(case: MergeCase) -> Blocked | None:
     return None
 
 
+def unasked_guard(case: MergeCase) -> Blocked | None:
+    """An image on the network may be read on a hypervisor that does not answer: unknown is not absent."""
+    if case.writes_to is None:
+        return None
+    changed = (layer.source for layer in case.chain.layers[: case.writes_to + 1])
+    source = next((source for source in changed if source.type == "network"), None)
+    return None if source is None else unasked(case.observation, source)
+
+
 def growth_guard(case: MergeCase) -> Blocked | None:
     """A commit needs a lower image at least as large as the disk. QEMU grows files and network images that
     can grow; an export or a device of fixed size cannot."""
@@ -130,6 +139,7 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
     protected_guard,
     read_only_guard,
     shared_guard,
+    unasked_guard,
     growth_guard,
 )
 

@@ -98,13 +98,14 @@ class Observation:
     """Identity of another cluster whose journal claims this domain."""
     in_use_elsewhere: Mapping[str, str] | None = None
     """Who else names an image: its footprint (:attr:`Source.footprint`) to a phrase for people ("disk vdb of
-    web-2"). None when it was not read in this pass: then nothing may be merged or removed."""
+    web-2"). None when it was not read in this pass: then nothing may be merged or removed. Of other
+    hypervisors, users of images on the network are in it."""
     claims: Mapping[str, str] | None = None
     """Images that any definition or record on any hypervisor names, this domain's own included: identity or
     footprint to a phrase for people. None when it was not read in this pass: then nothing is used that was
     made beforehand."""
     unasked: tuple[str, ...] = ()
-    """Hypervisors that could not be asked for ``claims``."""
+    """Hypervisors that could not be asked for users of images on the network, or for ``claims``."""
     domain_job: str = ""
     """A domain-wide job (migration, save …) that runs, or empty."""
     paused_by_io_error: bool = False

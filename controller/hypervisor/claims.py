@@ -1,13 +1,16 @@
-"""Who has a claim to an image: before one that was made beforehand is written over, nobody may have."""
+"""Who has a claim to an image: before one that was made beforehand is written over, nobody may have; and
+before one on the network is merged into or removed, nobody on another hypervisor may."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from controller.chain.disk import DomainDefinition, Layer
+from controller.chain.disk import Disk, DomainDefinition, Layer
 from controller.chain.journal_codec import JournalError, decode
+from controller.chain.observation import Observation
 from controller.chain.parse import parse_domain
+from controller.chain.source import Source
 
 
 @dataclass(frozen=True)
@@ -40,10 +43,63 @@ def claims(here: Iterable[str], elsewhere: Mapping[str, Iterable[str]]) -> tuple
     )
 
 
+def network_images(observation: Observation) -> tuple[Source, ...]:
+    """Images on the network in the chains and records of the disks that varve cares for: those that it may
+    write to or remove, and machines of other hypervisors may read."""
+    found: dict[str, Source] = {}
+    for record in observation.journal.disks:
+        facts = observation.disks.get(record.target)
+        chains = (facts.live, facts.inactive) if facts is not None else ()
+        layers = [layer for chain in chains if chain is not None for layer in chain.layers]
+        for layer in (*layers, *record.layers):
+            if layer.source.type == "network":
+                found[layer.key] = layer.source
+    return tuple(found.values())
+
+
+def users_elsewhere(
+    elsewhere: Mapping[str, Iterable[str]], images: Iterable[Source], observation: Observation
+) -> dict[str, str]:
+    """Who uses one of ``images`` on another hypervisor: its footprint to a phrase for people.
+
+    ``elsewhere`` are all definitions there, by the hypervisor's name. A definition of the observed machine
+    itself, as a migration leaves one behind, is nobody else's as long as it names nothing that the machine
+    does not have here. Raises ParseError.
+    """
+    wanted = {name: image.footprint for image in images for name in (image.key, image.footprint)}
+    own = _own_names(observation)
+    users: dict[str, str] = {}
+    for hypervisor, documents in elsewhere.items():
+        for document in documents:
+            if "protocol=" not in document and "://" not in document:
+                continue  # nothing in it is on the network; there may be thousands
+            definition = parse_domain(document)
+            found = tuple(_claims(definition, f" on Hypervisor {hypervisor}"))
+            named = {claim.name for claim in found if not claim.recorded}
+            if definition.uuid == observation.uuid and named <= own:
+                continue
+            for claim in found:
+                if claim.name in wanted:
+                    users.setdefault(wanted[claim.name], claim.user)
+    return users
+
+
+def _own_names(observation: Observation) -> set[str]:
+    """All names of images that the machine has here."""
+    names: set[str] = set()
+    for facts in observation.disks.values():
+        for chain in (facts.live, facts.inactive):
+            if chain is not None:
+                names |= {*_names(chain.layers), *_mirrored(chain)}
+    for record in observation.journal.disks:
+        names |= {*record.keys, *_names(record.layers)}
+    return names
+
+
 def _claims(definition: DomainDefinition, where: str) -> Iterator[Claim]:
     for disk in definition.disks:
         user = f"disk {disk.target} of {definition.name}{where}"
-        for name in {*_names(disk.layers), *((disk.mirror.source_key,) if disk.mirror else ())}:
+        for name in {*_names(disk.layers), *_mirrored(disk)}:
             yield Claim(name, definition.uuid, disk.target, user, recorded=False)
     try:
         journal = decode(definition.journal_xml)
@@ -59,3 +115,10 @@ def _names(layers: Iterable[Layer]) -> Iterator[str]:
     for layer in layers:
         yield layer.key
         yield layer.source.footprint
+
+
+def _mirrored(disk: Disk) -> Iterator[str]:
+    if disk.mirror is not None:
+        yield disk.mirror.source_key
+        if disk.mirror.footprint:
+            yield disk.mirror.footprint

@@ -15,7 +15,7 @@ from uuid import uuid4
 from controller.chain.access import model_of
 from controller.chain.disk import Disk, DomainDefinition, Layer
 from controller.chain.explicit import NotThePrefix, spelled_out
-from controller.chain.guards import Why, in_use
+from controller.chain.guards import Why, in_use, unasked
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
@@ -222,7 +222,7 @@ class Executor:
 
     async def _discard(self, step: Discard) -> Result:
         source = step.removal.layer.source
-        self._refuse_if_named(source.footprint)
+        self._refuse_if_named(source)
         referrers = await self._driver.referrers(source)
         if referrers:
             raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")
@@ -326,7 +326,8 @@ class Executor:
         if operation.kind is OperationKind.PULL:
             return
         own = {layer.source.location for layer in (operation.kept, *operation.merged)}
-        own |= {path for disk in self._observation.disks.values() for path in _paths(disk.chain)}
+        chains = (disk.chain for disk in self._observation.disks.values())
+        own |= {layer.source.location for chain in chains if chain for layer in chain.layers}
         others = set(await self._driver.referrers(operation.kept.source)) - own
         if others:
             raise Refused(
@@ -334,18 +335,20 @@ class Executor:
                 f"which would change with it; remove that image or copy it off first"
             )
 
-    def _refuse_if_named(self, footprint: str) -> None:
+    def _refuse_if_named(self, source: Source) -> None:
         """No chain of this domain, and nobody else's, may name an image that is about to go, whatever hosts
         it names it by."""
         for facts in self._observation.disks.values():
             for chain in (facts.live, facts.inactive):
-                if chain is not None and footprint in chain.footprints:
+                if chain is not None and source.footprint in chain.footprints:
                     raise Refused(f"the image is still in the chain of disk {facts.target}")
         elsewhere = self._observation.in_use_elsewhere
         if elsewhere is None:
             raise Stale("who else uses the image was not read")
-        if footprint in elsewhere:
-            raise Refused(f"the image is used by {elsewhere[footprint]}")
+        if source.footprint in elsewhere:
+            raise Refused(f"the image is used by {elsewhere[source.footprint]}")
+        if source.type == "network" and (obstacle := unasked(self._observation, source)):
+            raise Refused(obstacle.message, obstacle.why)
 
     # The journal ---------------------------------------------------------------------------------------
 
@@ -392,7 +395,3 @@ def _live(disk: Disk, layer: Layer) -> Layer:
             f"libvirt shows no index for {layer.source.uri} of {disk.target}; it is too old"
         )
     return found
-
-
-def _paths(chain: Disk | None) -> set[str]:
-    return {layer.source.location for layer in chain.layers} if chain else set()

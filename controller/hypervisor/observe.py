@@ -6,6 +6,7 @@ Reads only. Anything that cannot be read or understood raises: unknown is never 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,8 +16,11 @@ from controller.chain.journal import Journal
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.parse import parse_domain
-from controller.hypervisor.claims import Claim, claims
+from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
 from controller.hypervisor.driver import DomainReading, Driver
+from controller.hypervisor.errors import HypervisorError
+
+log = logging.getLogger(__name__)
 
 _PARSE_HERE = 16
 """Up to so many documents are parsed on the event loop; more go to a thread."""
@@ -32,35 +36,69 @@ async def observe(driver: Driver, uuid: str, *, identities: Collection[str]) -> 
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """What the other hypervisors said."""
+
+    documents: Mapping[str, tuple[str, ...]]
+    """All definitions, by the name of the hypervisor."""
+    silent: tuple[str, ...]
+    """Hypervisors that said nothing: unknown is not absent."""
+
+
+@dataclass
 class Fleet:
-    """The other hypervisors: an image on the network may be used from any of them."""
+    """The other hypervisors: an image on the network may be used from any of them. For one pass."""
 
     drivers: Mapping[str, Driver] = field(default_factory=dict)
     """By name, those that are connected."""
     away: tuple[str, ...] = ()
     """Names of those that are not."""
+    _said: Elsewhere | None = field(default=None, init=False)
 
     async def claims(self, here: Iterable[str]) -> tuple[Claim, ...]:
-        """Who claims images anywhere; ``here`` are the definitions of the hypervisor in question."""
+        """Who claims images anywhere, read now; ``here`` are the definitions of the hypervisor in question.
+        Raises HypervisorError when one that was connected does not answer."""
         found = await asyncio.gather(*(other.definitions() for other in self.drivers.values()))
         return await asyncio.to_thread(claims, here, dict(zip(self.drivers, found, strict=True)))
 
+    async def elsewhere(self) -> Elsewhere:
+        """What all others define, asked at the same time, once: the slowest that answers takes the time."""
+        if self._said is None:
+            answers = await asyncio.gather(*(_answer(other) for other in self.drivers.values()))
+            said = {name: text for name, text in zip(self.drivers, answers, strict=True) if text is not None}
+            self._said = Elsewhere(said, tuple(sorted({*self.away, *(self.drivers.keys() - said.keys())})))
+        return self._said
 
-async def with_usage(driver: Driver, observation: Observation, fleet: Fleet | None = None) -> Observation:
-    """The observation with who else uses images, read now; with a fleet, also what anybody claims anywhere.
-    Raises as :func:`observe` does.
+
+async def _answer(driver: Driver) -> tuple[str, ...] | None:
+    try:
+        return await driver.definitions()
+    except HypervisorError as error:
+        log.warning("a hypervisor cannot be asked who uses an image", extra={"why": str(error)})
+        return None
+
+
+async def with_usage(
+    driver: Driver, observation: Observation, fleet: Fleet | None = None, *, lent: bool = False
+) -> Observation:
+    """The observation with who else uses images, read now; raises as :func:`observe` does. With ``lent`` also
+    what anybody claims anywhere.
 
     An image that a disk of the domain itself names by now, and did not when it was observed, counts as used.
+    The fleet is asked only if a disk in varve's care has an image that others can reach.
     """
-    documents = await driver.definitions()
-    if fleet is not None:
-        found = await fleet.claims(documents)
-        observation = replace(
-            observation, claims={claim.name: claim.user for claim in reversed(found)}, unasked=fleet.away
-        )
+    images = network_images(observation)
+    asked = fleet if fleet is not None and (lent or images) else Fleet()
+    documents, elsewhere = await asyncio.gather(driver.definitions(), asked.elsewhere())
+    if lent:
+        found = await asyncio.to_thread(claims, documents, elsewhere.documents)
+        observation = replace(observation, claims={claim.name: claim.user for claim in reversed(found)})
     few = len(documents) <= _PARSE_HERE
     users = _users(documents, observation) if few else await asyncio.to_thread(_users, documents, observation)
-    return replace(observation, in_use_elsewhere=users)
+    if images and elsewhere.documents:
+        others = await asyncio.to_thread(users_elsewhere, elsewhere.documents, images, observation)
+        users = {**others, **users}
+    return replace(observation, in_use_elsewhere=users, unasked=elsewhere.silent)
 
 
 def definition_of(reading: DomainReading) -> DomainDefinition:

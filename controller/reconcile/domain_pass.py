@@ -10,6 +10,7 @@ import asyncio
 import logging
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
@@ -126,8 +127,8 @@ class DomainPass:
         )
         found = self._planned(observation, wants)
         if found.plan.wants_usage:
-            fleet = self._fleet() if any(want.placement.target for want in wants) else None
-            found = self._planned(await with_usage(driver, observation, fleet), wants)
+            lent = any(want.placement.target for want in wants)
+            found = self._planned(await with_usage(driver, observation, self._fleet, lent=lent), wants)
         self._count(found)
         return found
 
@@ -165,11 +166,13 @@ class DomainPass:
                 ledger.alike(self._key, target)
         return due
 
+    @cached_property
     def _fleet(self) -> Fleet:
-        """The other hypervisors, for a place on the network that they may use as well."""
-        others = {n: h for n, h in self._context.hosts.items() if n != self._key.hypervisor}
-        connected = {name: host.driver for name, host in others.items() if host.status.connected}
-        return Fleet(connected, tuple(sorted(set(others) - set(connected))))
+        """The other hypervisors, whose machines may use images on the network as well."""
+        hosts = self._context.hosts
+        others = {*hosts, *self._context.store.hypervisors} - {self._key.hypervisor}
+        connected = {n: hosts[n].driver for n in others & hosts.keys() if hosts[n].status.connected}
+        return Fleet(connected, tuple(sorted(others - connected.keys())))
 
     def _slots(self) -> int:
         """How many more merges may run on this hypervisor, by the strictest class that is in force here."""
@@ -210,7 +213,7 @@ class DomainPass:
             found.observation,
             cluster=self._context.cluster,
             identities=self._context.identities(self._key.hypervisor),
-            fleet=self._fleet(),
+            fleet=self._fleet,
         )
         for step in found.plan.steps:
             try:
@@ -271,7 +274,8 @@ class DomainPass:
         if isinstance(step, Discard):
             layer = step.removal.layer
             text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
-            why = Why.FAILED if isinstance(error, Refused) else _why(error)  # nothing is written to
+            why = _why(error)
+            why = Why.FAILED if why is Why.IMAGE_PROTECTED else why  # nothing is written to
             ledger.discard_failed(self._key, layer.key, Blocked(why, text))
             return
         if isinstance(step, SpellOut):
