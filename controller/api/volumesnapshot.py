@@ -63,10 +63,6 @@ QUIESCE_REQUIRED_MESSAGE = (
     "quiesce: Required needs freezing through the guest agent, which comes with a later version: "
     "write Preferred or Never"
 )
-ADOPT_MESSAGE = (
-    "adopt (binding to a layer that is in the chain already) comes with a later version: "
-    "leave adopt out to take a new point"
-)
 ONE_DOMAIN_MESSAGE = "write exactly one of domain and domainUUID"
 ONE_PLACE_MESSAGE = "write at most one of directory, pool and source"
 
@@ -118,7 +114,9 @@ class Source(SpecModel):
 class Adopt(SpecModel):
     """A boundary that is in the chain already."""
 
-    layer: ImageURI = Field(min_length=1, description="The frozen layer, as VolumeChain.status prints it.")
+    layer: ImageURI = Field(
+        min_length=1, description="The frozen layer, as status.layers of the VolumeChain prints it."
+    )
 
 
 class VolumeSnapshotSpec(SpecModel):
@@ -129,7 +127,6 @@ class VolumeSnapshotSpec(SpecModel):
             RULES: [
                 _SOURCE_IMMUTABLE,
                 _ADOPT_IMMUTABLE,
-                rule("!has(self.adopt)", ADOPT_MESSAGE, field_path=".adopt"),
                 rule(
                     "!has(self.quiesce) || self.quiesce != 'Required'",
                     QUIESCE_REQUIRED_MESSAGE,
@@ -148,8 +145,8 @@ class VolumeSnapshotSpec(SpecModel):
     source: Source = Field(description="The disk of which a point is wanted. Immutable.")
     adopt: Adopt | None = Field(
         default=None,
-        description="Bind to a boundary that is in the chain already, instead of taking a new point. "
-        "Immutable. Not in this version yet.",
+        description="Bind to a layer that is in the chain already, instead of taking a new point. Immutable. "
+        "When it was made is not known, so status.creationTime stays absent.",
     )
     volume_snapshot_class_name: ObjectName | None = Field(
         default=None,
@@ -186,8 +183,6 @@ class VolumeSnapshotSpec(SpecModel):
 
         The CRD refuses the same; this is for a controller that is older than the CRD.
         """
-        if self.adopt is not None:
-            return ADOPT_MESSAGE
         if self.quiesce is Quiesce.REQUIRED:
             return QUIESCE_REQUIRED_MESSAGE
         return None
@@ -254,7 +249,9 @@ class VolumeSnapshotStatus(ApiModel):
         default=None,
         description="Whether the point exists and can be read. A merge below sets it false for good.",
     )
-    creation_time: Time | None = Field(default=None, description="The moment of the point.")
+    creation_time: Time | None = Field(
+        default=None, description="The moment of the point; absent when it is not known (adopt)."
+    )
     restore_size: str | None = Field(
         default=None,
         max_length=32,

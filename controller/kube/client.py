@@ -177,8 +177,27 @@ class ApiClient:
 
     async def create(self, kind: Kind, namespace: str | None, body: Raw, *, retry: bool = True) -> Raw:
         """Create an object. Raises Conflict when the name is taken, ObjectGone without the namespace."""
-        answer = await self._write(kind, "create", "POST", kind.path(namespace), body=body, retry=retry)
+        answer = await self._write(
+            kind,
+            "create",
+            "POST",
+            kind.path(namespace),
+            query={"fieldManager": FIELD_MANAGER},
+            body=body,
+            retry=retry,
+        )
         return self._object(answer, f"creating {kind} {body['metadata']['name']}")
+
+    async def remove(self, kind: Kind, current: Raw) -> None:
+        """See :meth:`KubeClient.remove`."""
+        meta = current["metadata"]
+        body: Raw = {"preconditions": {"uid": meta["uid"], "resourceVersion": meta["resourceVersion"]}}
+        what = f"removing {kind} {meta['name']}"
+        answer = await self._write(kind, "delete", "DELETE", kind.path(*name_of(current)), body=body)
+        if answer.status == 409:
+            raise Conflict(f"{what}: {answer.message}")
+        if answer.status != 404:
+            _expect(answer, what)
 
     async def replace(self, kind: Kind, body: Raw, *, retry: bool = True) -> Raw:
         """Replace an object if it is still as ``body`` was read. Raises Conflict, also when it is gone."""

@@ -29,7 +29,8 @@ Sink = Callable[[Kind, str | None, Raw], None]
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request that the port made; ``verb`` is get, list, status, finalizer, event, create or replace."""
+    """One request that the port made; ``verb`` is get, list, status, finalizer, event, create, replace or
+    delete."""
 
     verb: str
     kind: Kind
@@ -209,6 +210,20 @@ class FakeKube:
             raw["metadata"]["namespace"] = namespace
         call = Call("create", kind, namespace, body["metadata"]["name"])
         return await self._request(call, lambda: self._publish(self._store.create(kind, raw)))
+
+    async def remove(self, kind: Kind, current: Raw) -> None:
+        """See :class:`~controller.kube.port.KubeClient`."""
+        namespace, name = name_of(current)
+
+        def effect() -> None:
+            found = self._store.get(kind, namespace, name)
+            if found is None:
+                return
+            if found["metadata"]["resourceVersion"] != current["metadata"]["resourceVersion"]:
+                raise Conflict(f"removing {kind} {name}: it was changed meanwhile")
+            self._publish(self._store.delete(kind, namespace, name))
+
+        await self._request(Call("delete", kind, namespace, name), effect)
 
     async def replace(self, kind: Kind, body: Raw, *, retry: bool = True) -> Raw:
         """See :class:`~controller.kube.client.ApiClient`."""

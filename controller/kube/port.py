@@ -56,6 +56,16 @@ class KubeClient(Protocol):
         """
         ...
 
+    async def create(self, kind: Kind, namespace: str | None, body: Raw) -> Raw:
+        """Create an object. Returns it as stored. Raises Conflict when the name is taken, ObjectGone without
+        the namespace."""
+        ...
+
+    async def remove(self, kind: Kind, current: Raw) -> None:
+        """Delete the very object that ``current`` is a copy of, unless somebody has written to it since: then
+        Conflict is raised. No effect when it is gone."""
+        ...
+
     async def create_event(
         self, regarding: Raw, type_: EventType, reason: str, action: str, note: str
     ) -> None:

@@ -33,6 +33,8 @@ class Context:
     """Whether a pull is the last resort (ADR 6)."""
     wake: Callable[[Key], None]
     """Puts a key into the queue."""
+    later: Callable[[Key, float], None]
+    """Puts a key into the queue after so many seconds, unless it is due earlier."""
     covered: Callable[[Key], None]
     """Says that a run of this key is about to read everything: earlier wake-ups need no other run."""
     whole_fleet: bool = True

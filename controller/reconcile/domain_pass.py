@@ -46,6 +46,7 @@ from controller.hypervisor.execute import Executor, Refused, Result, Stale
 from controller.hypervisor.observe import Fleet, observe, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
+from controller.reconcile.chains import Chains, adopts_drift, approvals
 from controller.reconcile.context import Context
 from controller.reconcile.orphans import orphans_in
 from controller.reconcile.patience import patient
@@ -78,13 +79,15 @@ class Round:
 
     observation: Observation
     plan: Plan
+    circumstances: Circumstances
 
 
 class DomainPass:
     """One pass over one domain."""
 
-    def __init__(self, context: Context, key: DomainKey) -> None:
+    def __init__(self, context: Context, key: DomainKey, chains: Chains) -> None:
         self._context = context
+        self._chains = chains
         self._key = key
         self._reporter = Reporter(context, key)
         self._known: Observation | None = None
@@ -113,6 +116,7 @@ class DomainPass:
                     found.plan, found.observation, driver, self._context.ledger, self._key
                 )
                 await self._reporter.report(found.observation, told, misfits)
+                self._chains.saw(self._key, found.observation, wants, found.circumstances)
                 return self._next_look(found.plan, waiting=bool(misfits))
         return 0.0
 
@@ -135,6 +139,7 @@ class DomainPass:
     def _planned(self, observation: Observation, wants: list[Want]) -> Round:
         ledger = self._context.ledger
         judged_at = self._watch_others(observation)
+        policies = self._chains.policies(self._key, observation.name)
         circumstances = Circumstances(
             now=self._context.now(),
             merge_slots=self._slots(),
@@ -146,10 +151,13 @@ class DomainPass:
             discard_holds=ledger.discard_holds(self._key),
             witnessed=ledger.jobs_seen(self._key),
             judged_at=judged_at,
+            approvals=approvals(policies),
+            adopts_drift=adopts_drift(policies),
             discard_tries=ledger.discard_tries(self._key),
         )
         planned = plan(observation, wants, circumstances)
-        return Round(observation, patient(planned, observation.journal, ledger, self._key))
+        found = patient(planned, observation.journal, ledger, self._key)
+        return Round(observation, found, circumstances)
 
     def _watch_others(self, observation: Observation) -> dict[str, datetime]:
         """Note what others do to the disks; by target, when to conclude from a changed chain."""
@@ -240,6 +248,10 @@ class DomainPass:
         if isinstance(step, Take):
             owners = [owner for one in step.disks for owner in one.operation.owners]
             return all(await asyncio.gather(*(self._armed(owner) for owner in owners)))
+        if isinstance(step, Record) and step.why is not RecordWhy.DONE:
+            record = found.observation.journal.disk(step.target)
+            adopting = [o for p in step.record.points for o in p.owners if record.point_of(o) is None]
+            return all(await asyncio.gather(*(self._armed(owner) for owner in adopting)))
         if isinstance(step, StartMerge):
             if self._slots() <= 0:
                 return False  # another domain's merge took the slot while this one was planned
@@ -301,6 +313,8 @@ class DomainPass:
             self._reporter.gave_up(step)
         elif isinstance(step, Record):
             ledger.succeeded(self._key, (step.target,))
+            if step.why is RecordWhy.DRIFT:
+                self._chains.drifted(self._key, step.target)
             if step.finished is not None and step.finished.kind is OperationKind.ACTIVE_COMMIT:
                 ledger.attempts.succeeded(self._key, step.target)
             owners = step.finished.owners if step.finished else ()

@@ -12,32 +12,33 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from controller.api.conditions import Fact, State, Truth, Verdict
 from controller.api.hypervisor import Hypervisor
-from controller.api.reasons import Reason
 from controller.chain.parse import ParseError
 from controller.hypervisor.driver import Event, IOFailed, JobChanged, JobStatus, Lifecycle
-from controller.hypervisor.errors import Busy, DomainGone, HypervisorError
+from controller.hypervisor.errors import DomainGone, HypervisorError
 from controller.hypervisor.libvirt_driver import connect_libvirt
 from controller.kube.errors import KubeError
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import (
     HYPERVISOR,
+    VOLUME_CHAIN,
     VOLUME_SNAPSHOT,
     VOLUME_SNAPSHOT_CLASS,
     Kind,
     Raw,
 )
 from controller.kube.port import KubeClient
+from controller.reconcile.chains import Chains
 from controller.reconcile.context import Context
 from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
+from controller.reconcile.keys import ChainKey, ReportKey
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.queue import KeyedQueue
-from controller.reconcile.report import RESOLVED, unresolved_status
-from controller.reconcile.reporter import write_status
+from controller.reconcile.reporter import report_unreadable
+from controller.reconcile.resolution import Resolution
 from controller.reconcile.resync import Resync
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.telemetry.metrics import Metrics
@@ -101,11 +102,14 @@ class Engine:
             now=now,
             pulls_last=options.pulls_last,
             wake=self._queue.add,
+            later=self._queue.add_after,
             covered=self._queue.covered,
             whole_fleet=not options.hypervisor_selector,
         )
-        self._objects = ObjectPasses(self._context)
-        self._unresolved: set[ObjectKey] = set()
+        resolution = Resolution(self._context)
+        self._objects = ObjectPasses(self._context, resolution)
+        self._chains = Chains(self._context, resolution)
+        self._unresolved: set[ObjectKey | ChainKey] = set()
         self._connected: dict[str, bool] = {}
         self._begins: asyncio.Task[None] | None = None
         self._passes: set[asyncio.Task[None]] = set()
@@ -125,6 +129,8 @@ class Engine:
             self.on_object(HYPERVISOR, None, raw)
         for raw in await client.list(VOLUME_SNAPSHOT_CLASS):
             self.on_object(VOLUME_SNAPSHOT_CLASS, None, raw)
+        for raw in await client.list(VOLUME_CHAIN):
+            self.on_object(VOLUME_CHAIN, None, raw)
         loop = asyncio.get_running_loop()
         self._begins = loop.create_task(self._begin_passes(), name="the beginning of passes")
         resync = Resync(
@@ -176,6 +182,10 @@ class Engine:
             news = store.classes.pop(raw["metadata"]["name"], None) if gone else store.put_class(raw)
             if news:
                 self._wake_all()
+        elif kind == VOLUME_CHAIN:
+            chain = store.chains.drop(raw) if gone else store.chains.put(raw)
+            if chain is not None:
+                self._queue.add(chain)
         elif kind == HYPERVISOR:
             self._on_hypervisor(raw, gone=gone)
 
@@ -201,7 +211,7 @@ class Engine:
         """A libvirt event: look at its domain, and at objects that wait for a domain like it."""
         if isinstance(event, Lifecycle | JobChanged | IOFailed):
             key = DomainKey(hypervisor, event.uuid)
-            if self._context.store.members(key):
+            if self._means_something(key):
                 self._queue.add(key)
             if isinstance(event, JobChanged) and event.status is JobStatus.COMPLETED:
                 self._context.ledger.saw_job(key, event.target, event.kind)
@@ -234,16 +244,23 @@ class Engine:
             if host is not None and host.status.synced and host.find_by_uuid(key.uuid) is None:
                 self._resolve_anew(key)
 
+    def _means_something(self, domain: DomainKey) -> bool:
+        store = self._context.store
+        return bool(store.members(domain) or store.chains.of(domain))
+
     def _resolve_anew(self, domain: DomainKey) -> None:
         for snapshot in self._context.store.members(domain):
             self._queue.add(snapshot.key)
+        for chain in self._context.store.chains.of(domain):
+            self._queue.add(chain.key)
 
     def _wake_unresolved(self) -> None:
         for key in self._unresolved:
             self._queue.add(key)
 
     def _wake_all(self) -> None:
-        for key in self._context.store.snapshots:
+        keys: list[Key] = [*self._context.store.chains.chains, *self._context.store.snapshots]
+        for key in keys:
             self._queue.add(key)
 
     # Passes --------------------------------------------------------------------------------------------
@@ -289,27 +306,37 @@ class Engine:
     async def _pass(self, key: Key) -> float | None:
         match key:
             case DomainKey():
-                if not self._context.store.members(key):
-                    self._context.ledger.forget(key)
-                    return None
-                if key.hypervisor not in self._fleet.hosts:
-                    self._resolve_anew(key)
-                    return None
-                return await DomainPass(self._context, key).run()
+                return await self._domain(key)
             case ObjectKey():
                 self._unresolved.add(key)  # before the pass, or what happens during it would go unheard
                 again = await self._objects.run(key, asyncio.get_running_loop().time())
                 if key not in self._context.store.snapshots or self._context.store.bound(key) is not None:
                     self._unresolved.discard(key)
                 return again
+            case ChainKey():
+                self._unresolved.add(key)
+                again = await self._chains.resolve(key)
+                if again is None:
+                    self._unresolved.discard(key)
+                return again
+            case ReportKey():
+                return await self._chains.report(key)
             case HypervisorKey():
                 await self._report_hypervisor(key.name)
-                return None
             case InventoryKey():
                 host, identities = self._fleet.hosts.get(name := key.hypervisor), self._context.identities
                 await self._context.orphans.sweep(name, host, identities(name))
                 self._queue.add(HypervisorKey(name))
-                return None
+        return None
+
+    async def _domain(self, key: DomainKey) -> float | None:
+        if not self._means_something(key):
+            self._context.ledger.forget(key)
+            return None
+        if key.hypervisor not in self._fleet.hosts:
+            self._resolve_anew(key)
+            return None
+        return await DomainPass(self._context, key, self._chains).run()
 
     async def _report_hypervisor(self, name: str) -> None:
         known = self._context.store.hypervisors.get(name)
@@ -340,7 +367,7 @@ class Engine:
             if isinstance(error, DomainGone):
                 await self._look_elsewhere(key)
             else:
-                await self._report_unreadable(key, error)
+                await report_unreadable(self._context, key, error)
         except KubeError as failure:
             log.warning("status not written", extra={"key": str(key), "why": str(failure)})
 
@@ -349,22 +376,9 @@ class Engine:
         try:
             await self._fleet.hosts[key.hypervisor].refresh()
         except HypervisorError as error:
-            await self._report_unreadable(key, error)
+            await report_unreadable(self._context, key, error)
         else:
             self._resolve_anew(key)
-
-    async def _report_unreadable(self, key: DomainKey, error: Exception) -> None:
-        reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
-        hint = " (as when a storage server of its disks hangs)" if isinstance(error, Busy) else ""
-        message = f"{error}{hint}; nothing is concluded from that, and it is tried again"
-        for snapshot in self._context.store.members(key):
-            state = State.DELETING if snapshot.parsed.deleting else State.WAITING
-            verdict = Verdict(
-                state, reason, message, resolved=RESOLVED, chain_in_sync=Fact(Truth.UNKNOWN, reason, message)
-            )
-            await write_status(
-                self._context, snapshot, unresolved_status(snapshot.parsed, verdict, self._context.now())
-            )
 
 
 def _lane(key: Key) -> str:

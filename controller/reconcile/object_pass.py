@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from controller.api.conditions import Fact, State, Truth, Verdict
-from controller.api.hypervisor import Hypervisor
 from controller.api.reasons import Reason
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.context import Context
 from controller.reconcile.report import unresolved_status
 from controller.reconcile.reporter import write_status
-from controller.reconcile.resolve import Candidate, Found, NotFound, resolve
+from controller.reconcile.resolution import Resolution
+from controller.reconcile.resolve import Found, NotFound
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
 
 log = logging.getLogger(__name__)
@@ -28,6 +28,7 @@ class ObjectPasses:
     """Resolves VolumeSnapshots; remembers since when a domain is gone."""
 
     context: Context
+    resolution: Resolution
     _gone_since: dict[ObjectKey, float] = field(default_factory=dict)
 
     async def run(self, key: ObjectKey, monotonic: float) -> float | None:
@@ -39,9 +40,7 @@ class ObjectPasses:
         if snapshot is None:
             self._forget(key, bound)
             return None
-        found = resolve(snapshot.parsed, self._candidates())
-        if not self.context.whole_fleet and isinstance(found, NotFound):
-            found = replace(found, gone=False)
+        found = self.resolution.of(snapshot.parsed)
         if isinstance(found, Found):
             self._gone_since.pop(key, None)
             domain = DomainKey(found.hypervisor, found.domain.uuid)
@@ -51,30 +50,9 @@ class ObjectPasses:
             self.context.wake(domain)
             return None
         self._unbind(key, bound)
-        if self._is_early(found) or not self._is_ours(snapshot):
+        if self.resolution.is_early(found) or not self.resolution.is_ours(snapshot.parsed):
             return _WAIT_SECONDS
         return await self._unresolved(key, snapshot, found, monotonic)
-
-    def _is_early(self, found: NotFound) -> bool:
-        """A hypervisor is being asked for the first time; its answer wakes the object. Without this, each
-        start of a controller would call every point unreachable for a moment."""
-        away = found.reason is Reason.HYPERVISOR_UNREACHABLE
-        return away and any(not host.status.tried for host in self.context.hosts.values())
-
-    def _is_ours(self, snapshot: Snapshot) -> bool:
-        """Of a fleet that several processes share, each speaks only of what names one of its hypervisors."""
-        parsed = snapshot.parsed
-        known = parsed.status.resolved.hypervisor if parsed.status.resolved else None
-        named = parsed.spec.source.hypervisor or known
-        return self.context.whole_fleet or named in self.context.store.hypervisors
-
-    def _candidates(self) -> list[Candidate]:
-        return [self._candidate(hypervisor) for hypervisor in self.context.store.valid_hypervisors()]
-
-    def _candidate(self, hypervisor: Hypervisor) -> Candidate:
-        host = self.context.hosts.get(hypervisor.name)
-        known = host is not None and host.status.connected and host.status.synced
-        return Candidate(hypervisor, host, known)
 
     async def _unresolved(
         self, key: ObjectKey, snapshot: Snapshot, found: NotFound, monotonic: float

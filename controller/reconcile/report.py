@@ -23,7 +23,7 @@ from controller.chain.observation import DiskFacts
 
 RESOLVED = Fact(Truth.TRUE, Reason.RESOLVED)
 
-_NEEDS_A_PERSON = {
+NEEDS_A_PERSON = {
     Why.DISK_UNSUPPORTED,
     Why.CAPABILITY_MISSING,
     Why.OVERLAY_REQUIRED,
@@ -56,6 +56,9 @@ _KINDS = {
     journal.OperationKind.PULL: (OperationKind.PULL, Reason.PULLING, "lower layers are copied up into"),
 }
 
+RUNNING = {kind: (reason, text) for kind, (_, reason, text) in _KINDS.items()}
+"""What is said of an operation that runs; the name of an image follows."""
+
 _PROGRESS_STEP = 5
 """Percent. Progress is written in such steps, or once in :data:`_PROGRESS_SECONDS`, and no finer."""
 _PROGRESS_SECONDS = 30
@@ -73,7 +76,7 @@ def verdict_of(standing: plan.Standing) -> Verdict:
     if standing.state is plan.State.HELD:
         return _held(standing)
     if blocked is not None:
-        state = State.STALLED if blocked.why in _NEEDS_A_PERSON else State.WAITING
+        state = State.STALLED if blocked.why in NEEDS_A_PERSON else State.WAITING
         return _verdict(state, Reason(blocked.why.value), blocked.message, in_sync=_in_sync(standing))
     reason = Reason.TAKING if standing.state is plan.State.TAKING else Reason.PENDING
     return _verdict(State.PROGRESSING, reason, "the point is about to be taken", in_sync=Truth.FALSE)
@@ -109,7 +112,7 @@ def _deleting(standing: plan.Standing) -> Verdict:
             State.DELETING, Reason.REMOVING, blocked.message if blocked else text, in_sync=Truth.TRUE
         )
     if blocked is not None:
-        state = State.DELETING_STALLED if blocked.why in _NEEDS_A_PERSON else State.DELETING
+        state = State.DELETING_STALLED if blocked.why in NEEDS_A_PERSON else State.DELETING
         return _verdict(state, Reason(blocked.why.value), blocked.message, in_sync=Truth.FALSE)
     return _verdict(
         State.DELETING, Reason.DELETING, "the layer is about to be merged away", in_sync=Truth.FALSE
@@ -156,7 +159,7 @@ def status_of(
         consistency_message=(point.consistency_message or None) if point else before.consistency_message,
         resolved=resolved,
         layer=before.layer if unknown or out_of_sight else _layer(standing, facts, before.layer),
-        operation=_operation(standing, facts, before.operation, now),
+        operation=operation_status(standing.operation, facts, before.operation, now),
         error=_error(verdict, before.error, now),
     )
 
@@ -168,9 +171,7 @@ def unresolved_status(snapshot: VolumeSnapshot, verdict: Verdict, now: datetime)
         update={
             "conditions": conditions(verdict, before.conditions, snapshot.generation, now),
             "observed_generation": snapshot.generation,
-            "ready_to_use": False
-            if snapshot.deleting or before.creation_time is None
-            else before.ready_to_use,
+            "ready_to_use": False if snapshot.deleting or before.layer is None else before.ready_to_use,
             "operation": None,
             "error": _error(verdict, before.error, now),
         }
@@ -196,11 +197,10 @@ def _layer(standing: plan.Standing, facts: DiskFacts | None, before: Layer | Non
     )
 
 
-def _operation(
-    standing: plan.Standing, facts: DiskFacts | None, before: Operation | None, now: datetime
+def operation_status(
+    running: journal.Operation | None, facts: DiskFacts | None, before: Operation | None, now: datetime
 ) -> Operation | None:
     """What runs, with its progress in steps, so that a long job costs few writes."""
-    running = standing.operation
     if running is None:
         return None
     kind, _, _ = _KINDS[running.kind]
@@ -246,7 +246,7 @@ def _error(verdict: Verdict, before: SnapshotError | None, now: datetime) -> Sna
 
 def blocked_verdict(blocked: Blocked, *, deleting: bool) -> Verdict:
     """A verdict for an object that was not planned for, from the words of a guard."""
-    person = blocked.why in _NEEDS_A_PERSON
+    person = blocked.why in NEEDS_A_PERSON
     if deleting:
         state = State.DELETING_STALLED if person else State.DELETING
     else:

@@ -7,16 +7,19 @@ import logging
 from collections.abc import Collection, Sequence
 from datetime import timedelta
 
-from controller.api.conditions import State, Truth, Verdict
+from controller.api.conditions import Fact, State, Truth, Verdict
+from controller.api.reasons import Reason
 from controller.api.volumesnapshot import Resolved, VolumeSnapshotStatus
 from controller.chain import plan
 from controller.chain.journal import Owner, Removal
 from controller.chain.observation import Observation
+from controller.chain.parse import ParseError
 from controller.chain.steps import Abort
+from controller.hypervisor.errors import Busy
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.context import Context
-from controller.reconcile.report import condition, status_of, unresolved_status
+from controller.reconcile.report import RESOLVED, condition, status_of, unresolved_status
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
 from controller.reconcile.wants import Misfit, owner_of
 
@@ -46,9 +49,10 @@ def announce(context: Context, snapshot: Snapshot, status: VolumeSnapshotStatus)
     """Events on transitions: the point was taken, a merge runs, a person is needed."""
     before = snapshot.parsed.status
     recorder = context.recorder
-    if before.creation_time is None and status.creation_time is not None:
-        where = status.layer.source if status.layer else "its layer"
-        recorder.normal(snapshot.raw, "SnapshotTaken", "Take", f"the point is held by {where}")
+    if before.layer is None and status.layer is not None and not snapshot.parsed.deleting:
+        adopts = snapshot.parsed.spec.adopt is not None
+        reason, action = ("LayerAdopted", "Adopt") if adopts else ("SnapshotTaken", "Take")
+        recorder.normal(snapshot.raw, reason, action, f"the point is held by {status.layer.source}")
     if before.operation is None and status.operation is not None and snapshot.parsed.deleting:
         ready = condition(status, "Ready")
         recorder.normal(snapshot.raw, "MergeStarted", "Merge", ready.message if ready else "")
@@ -59,6 +63,17 @@ def announce(context: Context, snapshot: Snapshot, status: VolumeSnapshotStatus)
     )
     if stalled is not None and needs_a_person and not known:
         recorder.warning(snapshot.raw, stalled.reason, "Wait", stalled.message)
+
+
+async def report_unreadable(context: Context, key: DomainKey, error: Exception) -> None:
+    """Say on all VolumeSnapshots of a domain that it could not be read."""
+    reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
+    message = f"{error}; nothing is concluded from that, and it is tried again"
+    for snapshot in context.store.members(key):
+        state = State.DELETING if snapshot.parsed.deleting else State.WAITING
+        fact = Fact(Truth.UNKNOWN, reason, message)
+        verdict = Verdict(state, reason, message, resolved=RESOLVED, chain_in_sync=fact)
+        await write_status(context, snapshot, unresolved_status(snapshot.parsed, verdict, context.now()))
 
 
 class Reporter:
@@ -148,7 +163,8 @@ class Reporter:
         raw = await self._context.client.remove_finalizer(VOLUME_SNAPSHOT, snapshot.raw)
         if raw is not None:
             self._context.learn(snapshot, raw)
-        if snapshot.parsed.status.creation_time is None:
+        status = snapshot.parsed.status
+        if status.creation_time is None and status.layer is None:
             return
         kept = "the layer stays in the chain, unmanaged"
         merged = "the layer is merged away"

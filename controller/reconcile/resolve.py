@@ -1,4 +1,4 @@
-"""Which domain a VolumeSnapshot means. Pure: inventories in, an answer or a reason out.
+"""Which domain a VolumeSnapshot or a VolumeChain means. Pure: inventories in, an answer or a reason out.
 
 Access is checked by name before anything is looked up, so an answer never tells a namespace whether a domain
 that it may not use exists.
@@ -12,8 +12,12 @@ from typing import Protocol
 
 from controller.api.hypervisor import Hypervisor
 from controller.api.reasons import Reason
+from controller.api.volumechain import VolumeChain
 from controller.api.volumesnapshot import VolumeSnapshot
 from controller.hypervisor.driver import DomainRef
+
+Sourced = VolumeSnapshot | VolumeChain
+"""What names a disk of a domain."""
 
 
 class Inventory(Protocol):
@@ -53,9 +57,9 @@ class NotFound:
     gone: bool = False
 
 
-def resolve(snapshot: VolumeSnapshot, candidates: Sequence[Candidate]) -> Found | NotFound:
+def resolve(sourced: Sourced, candidates: Sequence[Candidate]) -> Found | NotFound:
     """Find the domain of ``spec.source``, fenced by the UUID that an earlier pass resolved."""
-    source, namespace = snapshot.spec.source, snapshot.namespace
+    source, namespace = sourced.spec.source, sourced.namespace
     usable = [
         one
         for one in candidates
@@ -67,18 +71,18 @@ def resolve(snapshot: VolumeSnapshot, candidates: Sequence[Candidate]) -> Found 
         )
     ]
     if not usable:
-        return _nowhere(snapshot, candidates)
-    fence = snapshot.status.resolved.domain_uuid if snapshot.status.resolved else None
+        return _nowhere(sourced, candidates)
+    fence = sourced.status.resolved.domain_uuid if sourced.status.resolved else None
     uuid = source.domain_uuid or fence
     matches = _matches(usable, namespace, uuid, source.domain)
     if not matches:
-        return _missing(snapshot, usable)
-    found = _one(matches, snapshot)
+        return _missing(sourced, usable)
+    found = _one(matches, sourced)
     if isinstance(found, Found) and fence is not None and found.domain.uuid.lower() != fence.lower():
         return NotFound(
             Reason.DOMAIN_REPLACED,
-            f"the domain {found.domain.name} on {found.hypervisor} has the UUID {found.domain.uuid}; the "
-            f"point was taken of {fence}, which is another machine: delete this object and make a new one",
+            f"the domain {found.domain.name} on {found.hypervisor} has the UUID {found.domain.uuid}; "
+            f"this object is about {fence}, which is another machine: delete it and make a new one",
             stalled=True,
             gone=all(one.known for one in usable),
         )
@@ -107,12 +111,12 @@ def _matches(
     return by_uuid or by_name
 
 
-def _one(matches: Sequence[tuple[Candidate, DomainRef]], snapshot: VolumeSnapshot) -> Found | NotFound:
+def _one(matches: Sequence[tuple[Candidate, DomainRef]], sourced: Sourced) -> Found | NotFound:
     """One domain; of one machine that two hypervisors define, the place where it runs."""
     places = [Found(one.hypervisor.name, ref) for one, ref in matches]
     if len({found.domain.uuid for found in places}) == 1:
         running = [found for found in places if found.domain.active]
-        before = snapshot.status.resolved.hypervisor if snapshot.status.resolved else None
+        before = sourced.status.resolved.hypervisor if sourced.status.resolved else None
         same = [found for found in places if found.hypervisor == before]
         for chosen in (running, same, places):
             if len(chosen) == 1:
@@ -121,13 +125,13 @@ def _one(matches: Sequence[tuple[Candidate, DomainRef]], snapshot: VolumeSnapsho
     return NotFound(
         Reason.DOMAIN_AMBIGUOUS,
         f"more than one domain is meant: {names}; name spec.source.hypervisor or spec.source.domainUUID in a "
-        f"new VolumeSnapshot",
+        f"new {type(sourced).__name__}",
         stalled=True,
     )
 
 
-def _missing(snapshot: VolumeSnapshot, usable: Sequence[Candidate]) -> NotFound:
-    label = _label(snapshot)
+def _missing(sourced: Sourced, usable: Sequence[Candidate]) -> NotFound:
+    label = _label(sourced)
     away = sorted(one.hypervisor.name for one in usable if not one.known)
     if away:
         return NotFound(
@@ -138,15 +142,15 @@ def _missing(snapshot: VolumeSnapshot, usable: Sequence[Candidate]) -> NotFound:
     asked = ", ".join(sorted(one.hypervisor.name for one in usable))
     return NotFound(
         Reason.DOMAIN_NOT_FOUND,
-        f"no hypervisor that namespace {snapshot.namespace} may use has {label} (asked: {asked}); define the "
-        f"domain, or correct the name in a new VolumeSnapshot",
+        f"no hypervisor that namespace {sourced.namespace} may use has {label} (asked: {asked}); define the "
+        f"domain, or correct the name in a new {type(sourced).__name__}",
         gone=True,
     )
 
 
-def _nowhere(snapshot: VolumeSnapshot, candidates: Sequence[Candidate]) -> NotFound:
+def _nowhere(sourced: Sourced, candidates: Sequence[Candidate]) -> NotFound:
     """No Hypervisor object comes into question at all."""
-    wanted = snapshot.spec.source.hypervisor
+    wanted = sourced.spec.source.hypervisor
     if wanted is not None and all(one.hypervisor.name != wanted for one in candidates):
         return NotFound(
             Reason.HYPERVISOR_NOT_FOUND,
@@ -163,13 +167,13 @@ def _nowhere(snapshot: VolumeSnapshot, candidates: Sequence[Candidate]) -> NotFo
     verb = "does not give" if wanted else "gives"
     return NotFound(
         Reason.ACCESS_DENIED,
-        f"{where} {verb} {_label(snapshot)} to namespace {snapshot.namespace}; an administrator can add a "
+        f"{where} {verb} {_label(sourced)} to namespace {sourced.namespace}; an administrator can add a "
         f"rule to the Hypervisor's spec.access",
         stalled=True,
         gone=True,
     )
 
 
-def _label(snapshot: VolumeSnapshot) -> str:
-    source = snapshot.spec.source
+def _label(sourced: Sourced) -> str:
+    source = sourced.spec.source
     return f"a domain named {source.domain}" if source.domain else f"a domain with UUID {source.domain_uuid}"

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from controller.kube.errors import KubeError
 from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw, uid_of
 from controller.reconcile.context import Context
+from controller.reconcile.keys import ChainKey, HypervisorKey, Key, ObjectKey
 from controller.reconcile.queue import KeyedQueue
-from controller.reconcile.store import HypervisorKey, Key, ObjectKey
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +43,13 @@ class Resync:
         """Put everything into the queue over half a period; the objects of one domain together, because each
         of them wakes it and one look serves them all."""
         store, turns = self.context.store, dict[Key, float]()
-        keys: list[Key] = [*store.snapshots, *map(HypervisorKey, self.hypervisors())]
+        keys: list[Key] = [*store.snapshots, *store.chains.chains, *map(HypervisorKey, self.hypervisors())]
         for key in keys:
-            together = (store.bound(key) if isinstance(key, ObjectKey) else None) or key
+            together: Key = key
+            if isinstance(key, ObjectKey):
+                together = store.bound(key) or key
+            elif isinstance(key, ChainKey):
+                together = store.chains.bound(key) or key
             turn = random.uniform(0, self.seconds / 2)  # noqa: S311 - spreading load
             self.queue.add_after(key, turns.setdefault(together, turn))
 

@@ -19,45 +19,17 @@ from controller.api.volumesnapshotclass import VolumeSnapshotClass, VolumeSnapsh
 from controller.kube.finalizers import finalizers_of
 from controller.kube.kinds import (
     HYPERVISOR,
+    VOLUME_CHAIN,
     VOLUME_SNAPSHOT,
     Kind,
     Raw,
     is_deleting,
     uid_of,
 )
+from controller.reconcile.chain_store import ChainStore
+from controller.reconcile.keys import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, version_of
 
-
-@dataclass(frozen=True, order=True)
-class DomainKey:
-    """One domain on one hypervisor: the key of a pass."""
-
-    hypervisor: str
-    uuid: str
-
-
-@dataclass(frozen=True, order=True)
-class ObjectKey:
-    """One VolumeSnapshot by namespace and name: the key of its resolution."""
-
-    namespace: str
-    name: str
-
-
-@dataclass(frozen=True, order=True)
-class HypervisorKey:
-    """One Hypervisor object: the key of its report."""
-
-    name: str
-
-
-@dataclass(frozen=True, order=True)
-class InventoryKey:
-    """One hypervisor, whose journals are all read once."""
-
-    hypervisor: str
-
-
-Key = DomainKey | ObjectKey | HypervisorKey | InventoryKey
+__all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Snapshot", "Store"]
 
 
 @dataclass(frozen=True)
@@ -88,20 +60,15 @@ class ClassFault:
     message: str
 
 
-def version_of(raw: Raw) -> int:
-    """The resourceVersion as a number (0 when it is not one): larger is newer for objects of one kind."""
-    version = str(raw["metadata"].get("resourceVersion", ""))
-    return int(version) if version.isdigit() else 0
-
-
 @dataclass
 class Store:
-    """All objects of the three kinds, and which domain each VolumeSnapshot was found to mean."""
+    """All objects of the four kinds, and which domain each VolumeSnapshot was found to mean."""
 
     snapshots: dict[ObjectKey, Snapshot] = field(default_factory=dict)
     unreadable: dict[ObjectKey, Unreadable] = field(default_factory=dict)
     classes: dict[str, VolumeSnapshotClass] = field(default_factory=dict)
     hypervisors: dict[str, tuple[Raw, Hypervisor | str]] = field(default_factory=dict)
+    chains: ChainStore = field(default_factory=ChainStore)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     _deletions: dict[str, datetime] = field(default_factory=dict)
     _bound: dict[ObjectKey, DomainKey] = field(default_factory=dict)
@@ -183,6 +150,8 @@ class Store:
             ]
         if kind == HYPERVISOR:
             return [raw for raw, _ in self.hypervisors.values()]
+        if kind == VOLUME_CHAIN:
+            return self.chains.known()
         return [{"metadata": {"name": one.name, "uid": one.uid}} for one in self.classes.values()]
 
     def valid_hypervisors(self) -> Iterator[Hypervisor]:

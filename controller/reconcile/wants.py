@@ -72,7 +72,8 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misf
     if later is not None and not (held or parsed.deleting):
         return Misfit(snapshot, Reason.INVALID_SPEC, later, stalled=True)
     placement = Placement()
-    if memory is None and not parsed.deleting:
+    adopt = parsed.spec.adopt.layer if parsed.spec.adopt is not None else ""
+    if memory is None and not (parsed.deleting or adopt):
         place = await _placement(parsed.spec.overlay or spec.overlay, driver)
         if isinstance(place, str):
             return Misfit(snapshot, Reason.OVERLAY_REQUIRED, place, stalled=True)
@@ -87,6 +88,7 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misf
         freeze=(parsed.spec.quiesce or spec.quiesce) is not Quiesce.NEVER,
         armed=True,
         memory=memory,
+        adopt=adopt,
         policy=policy,
         placement=placement,
     )

@@ -121,7 +121,6 @@ def test_names_of_253_characters() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("12-adopt.yaml", {}, "leave adopt out"),
         ("11-snapshot-full.yaml", {}, "write Preferred or Never"),
     ],
 )

@@ -24,7 +24,6 @@ KINDS = {
 }
 LATER = {
     "11-snapshot-full.yaml": "write Preferred or Never",
-    "12-adopt.yaml": "leave adopt out to take a new point",
 }
 """Samples that need a later version, and what the refusal says."""
 

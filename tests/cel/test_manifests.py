@@ -15,6 +15,8 @@ CONTROLLER = "system:serviceaccount:varve-system:varve-controller"
 ALLOWED = [
     *(("volumesnapshots.varve.dev", verb, "shop") for verb in ("get", "list", "watch", "patch")),
     ("volumesnapshots.varve.dev/status", "patch", "shop"),
+    *(("volumechains.varve.dev", verb, "shop") for verb in ("get", "list", "watch", "create", "delete")),
+    ("volumechains.varve.dev/status", "patch", "shop"),
     *(("hypervisors.varve.dev", verb, "") for verb in ("get", "list", "watch")),
     ("hypervisors.varve.dev/status", "patch", ""),
     *(("volumesnapshotclasses.varve.dev", verb, "") for verb in ("list", "watch")),
@@ -24,6 +26,7 @@ ALLOWED = [
 ]
 REFUSED = [
     *(("volumesnapshots.varve.dev", verb, "shop") for verb in ("create", "update", "delete")),
+    *(("volumechains.varve.dev", verb, "shop") for verb in ("patch", "update", "deletecollection")),
     ("hypervisors.varve.dev", "patch", ""),
     ("volumesnapshotclasses.varve.dev", "patch", ""),
     ("secrets", "get", "varve-system"),

@@ -85,7 +85,7 @@ def test_the_samples_work_unchanged(sample_stage: Stage) -> None:
     machine.wait_writing()
 
 
-@pytest.mark.parametrize(("name", "message"), [("11-snapshot-full", "Required"), ("12-adopt", "adopt")])
+@pytest.mark.parametrize(("name", "message"), [("11-snapshot-full", "Required")])
 def test_samples_of_later_versions_are_refused_with_what_to_do(stage: Stage, name: str, message: str) -> None:
     answer = stage.shop.plane.kubectl("apply", "-f", sample(name), check=False)
     assert answer.returncode != 0

@@ -31,14 +31,14 @@ async def test_a_start_with_nothing_to_do_writes_nothing(world: World) -> None:
     await world.start()
     world.snapshot("a", volumeSnapshotClassName="gold")
     await world.ready("a")
-    await world.settled()
+    await world.told()
     await world.stop()
     world.kube.forget_calls()
     host.faults.forget()
     for first in (None, VOLUME_SNAPSHOT):  # also when the objects are heard of before their hypervisors
         await world.start(first=first)
         await world.until(world.engine._context.store.domains)
-        await world.settled()
+        await world.told()
         assert host.faults.calls
         assert not host.faults.changes
         assert not world.kube.writes
@@ -85,7 +85,8 @@ async def test_each_process_of_a_sharded_fleet_speaks_of_its_own(world: World) -
         world.snapshot("a")
         world.snapshot("b", domain="web-2")
         await world.ready("a", "b")
-        await world.settled()
+        await world.told()
+        await other.told()
         world.kube.forget_calls()
         await asyncio.sleep(400)
         assert not world.kube.writes
@@ -213,10 +214,11 @@ async def test_a_thousand_points_on_two_hundred_machines(world: World) -> None:
         return not waiting
 
     await world.until(all_ready, 60)
-    await world.settled()
+    await world.told()
     # What is pending at the moment of a pass shares one boundary.
     assert all(2 <= len(world.chain(host, uuid)) <= 6 for host, uuid in uuids.values())
-    assert sum(world.kube.writes.values()) <= 3 * len(names) + 50  # finalizer, status, event
+    # Finalizer, status and event of each; and each disk's VolumeChain, made and told.
+    assert sum(world.kube.writes.values()) <= 3 * len(names) + 2 * len(uuids) + 100
     world.kube.forget_calls()
     for host in hosts:
         host.faults.forget()

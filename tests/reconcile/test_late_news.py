@@ -33,7 +33,7 @@ async def test_a_whole_life(late: World) -> None:
         host.guest_write(uuid, "vda", number, number)
         late.snapshot(name)
         await late.until(lambda name=name: late.is_ready(name), 30)
-    await late.settled()
+    await late.told()
     late.kube.forget_calls()
     await asyncio.sleep(20)
     assert not late.kube.writes, "echoes are no news"
@@ -138,7 +138,7 @@ async def test_an_event_that_is_doubled_or_old(world: World) -> None:
     await world.ready("b")
     world.delete("b")
     await world.gone("b")
-    await world.settled()
+    await world.told()
     host.faults.forget()
     world.kube.forget_calls()
     assert world.engine is not None

@@ -108,7 +108,7 @@ async def test_the_resync_looks_a_few_times_at_a_domain_however_many_objects_mea
         world.snapshot(name)
     await world.start()
     await world.ready(*names)
-    await world.settled()
+    await world.told()
     calls(host)
     world.kube.forget_calls()
     await asyncio.sleep(3600 * 1.65)  # one period and the half in which its work is spread

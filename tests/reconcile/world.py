@@ -12,8 +12,17 @@ from controller.chain.source import Source
 from controller.hypervisor.simulated import Killed, SimulatedHost
 from controller.kube.events import EventRecorder
 from controller.kube.fake import FakeKube, Sink
-from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT, VOLUME_SNAPSHOT_CLASS, Kind, Raw, name_of
+from controller.kube.kinds import (
+    HYPERVISOR,
+    VOLUME_CHAIN,
+    VOLUME_SNAPSHOT,
+    VOLUME_SNAPSHOT_CLASS,
+    Kind,
+    Raw,
+    name_of,
+)
 from controller.reconcile.engine import Engine, EngineOptions
+from controller.reconcile.keys import ReportKey
 from controller.telemetry.metrics import Metrics
 
 NAMESPACE = "shop"
@@ -300,6 +309,31 @@ class World:
             seen = self._calls()
             await asyncio.sleep(0.05)
 
+    async def told(self) -> None:
+        """Wait until everything is settled and the VolumeChains say so; later than that, nothing is due."""
+        await self.settled()
+        while self.engine is not None and any(isinstance(key, ReportKey) for key in self.engine._queue._due):
+            await asyncio.sleep(0.5)
+            await self.settled()
+
+    def chain_object(self, name: str, namespace: str = NAMESPACE) -> Raw | None:
+        """The VolumeChain now."""
+        return self.kube.object(VOLUME_CHAIN, namespace, name)
+
+    def policy_of_chain(
+        self, name: str, domain: str = "web-1", disk: str = "vda", namespace: str = NAMESPACE, **spec: Any
+    ) -> Raw:
+        """Apply a VolumeChain."""
+        source = spec.pop("source", {"domain": domain, "disk": disk})
+        return self.kube.create_object(
+            VOLUME_CHAIN,
+            {"metadata": {"name": name, "namespace": namespace}, "spec": {"source": source, **spec}},
+        )
+
+    def edit_chain(self, name: str, **spec: Any) -> None:
+        """kubectl patch of a VolumeChain's spec."""
+        self.kube.edit(VOLUME_CHAIN, NAMESPACE, name, lambda raw: raw["spec"].update(spec))
+
     def _busy(self) -> bool:
         queue = self.engine._queue if self.engine is not None else None
         return queue is not None and bool(len(queue) or queue.since)
@@ -339,5 +373,5 @@ class World:
 
 
 def _defaults(kind: Any, raw: Raw) -> None:
-    if kind in (VOLUME_SNAPSHOT, HYPERVISOR):
+    if kind in (VOLUME_SNAPSHOT, VOLUME_CHAIN, HYPERVISOR):
         raw["status"] = {"observedGeneration": -1}

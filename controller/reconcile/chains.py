@@ -1,0 +1,301 @@
+"""VolumeChains: which domain each means, what it says, and which of them the controller makes.
+
+Nothing here is on the way of a take or a merge. A pass leaves what it saw; some seconds later, when most
+operations are over, it is told, at most once in a while, and only when it is news.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from controller.api.conditions import Fact, State, Truth, Verdict
+from controller.api.schema import DNS_SUBDOMAIN
+from controller.api.volumechain import CONTROLLER_LABELS, Approval, OnDrift, VolumeChainStatus
+from controller.api.volumesnapshot import Resolved
+from controller.chain import circumstances as at
+from controller.chain.desired import Want
+from controller.chain.forecast import forecast
+from controller.chain.journal import Journal
+from controller.chain.observation import Observation
+from controller.kube.errors import Conflict, ObjectGone, ObjectReplaced
+from controller.kube.kinds import VOLUME_CHAIN, Raw
+from controller.reconcile.chain_report import (
+    Look,
+    chain_status,
+    drift_text,
+    is_news,
+    other_status,
+    superseded,
+)
+from controller.reconcile.chain_store import Chain
+from controller.reconcile.context import Context
+from controller.reconcile.keys import ChainKey, DomainKey, ReportKey
+from controller.reconcile.resolution import Resolution
+from controller.reconcile.resolve import NotFound
+from controller.reconcile.store import Snapshot
+from controller.reconcile.wants import owner_of
+
+log = logging.getLogger(__name__)
+
+REST_SECONDS = 2.0
+"""A domain is reported so long after a pass: most of what was begun is over by then."""
+PAUSE_SECONDS = 5.0
+"""A status is not written more often."""
+LINGER_SECONDS = 60.0
+"""A VolumeChain of ours stays so long without need: the next point of the disk may be on its way."""
+_WAIT_SECONDS = 30.0
+_LONGEST_NAME = 253
+
+
+@dataclass
+class Chains:
+    """Use from one event loop only. All that it remembers may be lost at any time."""
+
+    context: Context
+    resolution: Resolution
+    _looks: dict[DomainKey, tuple[Observation, tuple[Want, ...], at.Circumstances]] = field(
+        default_factory=dict
+    )
+    _heard: dict[ChainKey, int] = field(default_factory=dict)
+    """Generations whose policy the domain's passes know."""
+    _written: dict[ChainKey, float] = field(default_factory=dict)
+    _unneeded: dict[ChainKey, float] = field(default_factory=dict)
+    _drifted: set[tuple[DomainKey, str]] = field(default_factory=set)
+
+    # For a pass ----------------------------------------------------------------------------------------
+
+    def policies(self, key: DomainKey, name: str) -> Mapping[str, Chain]:
+        """By target, the VolumeChain whose policy holds."""
+        known = self.context.store.hypervisors.get(key.hypervisor)
+        parsed = known[1] if known is not None and not isinstance(known[1], str) else None
+        return self.context.store.chains.policies(key, name, parsed)
+
+    def saw(
+        self, key: DomainKey, observation: Observation, wants: Iterable[Want], circumstances: at.Circumstances
+    ) -> None:
+        """A pass has ended with this; it is told later."""
+        self._looks[key] = (observation, tuple(wants), circumstances)
+        self.context.later(ReportKey(key.hypervisor, key.uuid), REST_SECONDS)
+
+    def drifted(self, key: DomainKey, target: str) -> None:
+        """Somebody else was found to have changed the chain of a disk."""
+        self._drifted.add((key, target))
+
+    # The resolution of one -----------------------------------------------------------------------------
+
+    async def resolve(self, key: ChainKey) -> float | None:
+        """Find the domain that it means and wake it, or say why there is none. Returns seconds until the
+        next look."""
+        store = self.context.store
+        chain = store.chains.chains.get(key)
+        if chain is None:
+            before = store.chains.bind(key, None)
+            self._written.pop(key, None)
+            self._unneeded.pop(key, None)
+            self._heard.pop(key, None)
+            if before is not None:
+                self.context.wake(before)
+            return None
+        found = self.resolution.of(chain.parsed)
+        if not isinstance(found, NotFound):
+            domain = DomainKey(found.hypervisor, found.domain.uuid)
+            before = store.chains.bind(key, domain)
+            if before is not None and before != domain:
+                self.context.wake(before)
+            if before != domain or not self._is_heard(chain) or not store.members(domain):
+                self.context.wake(domain)
+            return None
+        store.chains.bind(key, None)
+        if self.resolution.is_early(found) or not self.resolution.is_ours(chain.parsed):
+            return _WAIT_SECONDS
+        if chain.is_made_by_us and found.gone and self.context.whole_fleet:
+            await self._remove_when_unneeded(chain)
+            return _WAIT_SECONDS
+        state = State.STALLED if found.stalled else State.WAITING
+        fact = Fact(Truth.UNKNOWN, found.reason, found.message)
+        resolved = Fact(Truth.FALSE, found.reason, found.message)
+        verdict = Verdict(state, found.reason, found.message, resolved=resolved, chain_in_sync=fact)
+        await self._write(chain, other_status(chain.parsed, verdict, self.context.now()))
+        return _WAIT_SECONDS
+
+    def _is_heard(self, chain: Chain) -> bool:
+        """Whether this very policy was heard before; notes it."""
+        before, self._heard[chain.key] = self._heard.get(chain.key), chain.parsed.generation
+        return before == chain.parsed.generation
+
+    # The report of one domain --------------------------------------------------------------------------
+
+    async def report(self, key: ReportKey) -> float | None:
+        """Tell what the last pass saw. Returns seconds until there is more to tell."""
+        domain = DomainKey(key.hypervisor, key.uuid)
+        look = self._looks.pop(domain, None)
+        if look is None:
+            return None
+        observation, wants, circumstances = look
+        chains = self.context.store.chains.of(domain)
+        ahead = forecast(observation, wants, circumstances)
+        members = self.context.store.members(domain)
+        seen = Look(observation, ahead, {owner_of(one.parsed): one.parsed.deleting for one in members})
+        counting: dict[str, Chain] = {}
+        for chain in chains:
+            counting.setdefault(chain.parsed.spec.source.disk, chain)
+        for target, snapshot in self._unreported(domain, counting).items():
+            made = await self._make(snapshot, observation, target)
+            if made is not None:
+                self.context.store.chains.bind(made.key, domain)
+                self._is_heard(made)
+                counting[target] = made
+                chains.append(made)
+        waits = [await self._one(domain, chain, counting, seen) for chain in chains]
+        again = min((wait for wait in waits if wait is not None), default=None)
+        if again is not None:
+            self._looks.setdefault(domain, look)
+        return again
+
+    async def _one(
+        self, domain: DomainKey, chain: Chain, counting: Mapping[str, Chain], seen: Look
+    ) -> float | None:
+        target, now = chain.parsed.spec.source.disk, asyncio.get_running_loop().time()
+        first = counting[target]
+        if chain.is_made_by_us and (first.key != chain.key or not self._is_needed(domain, target, seen)):
+            return await self._remove_later(chain, now, at_once=first.key != chain.key)
+        self._unneeded.pop(chain.key, None)
+        pause = self._written.get(chain.key, now - PAUSE_SECONDS) + PAUSE_SECONDS - now
+        if first.key != chain.key:
+            status = other_status(chain.parsed, superseded(first.label), self.context.now())
+        else:
+            resolved = Resolved(
+                hypervisor=domain.hypervisor,
+                domain_name=seen.observation.name,
+                domain_uuid=seen.observation.uuid,
+                disk=target,
+            )
+            status = chain_status(chain.parsed, seen, resolved, self.context.now())
+        if pause > 0 and is_news(chain.parsed.status, status):
+            return pause
+        await self._write(chain, status)
+        if first.key == chain.key and (domain, target) in self._drifted:
+            self._drifted.discard((domain, target))
+            self._tell_drift(chain, seen, target)
+        return None
+
+    def _tell_drift(self, chain: Chain, seen: Look, target: str) -> None:
+        drift = seen.observation.journal.disk(target).drift
+        adopted = chain.parsed.spec.on_drift is OnDrift.ADOPT
+        what = f":\n{drift_text(drift)}" if drift is not None else ""
+        kept = "it is taken as it is" if adopted else "what is new is kept"
+        text = f"somebody else changed the chain of disk {target}; {kept}{what}"
+        self.context.recorder.warning(chain.raw, "ChainDrifted", "Observe", text)
+
+    def _unreported(self, domain: DomainKey, counting: Mapping[str, Chain]) -> dict[str, Snapshot]:
+        """By target, the first VolumeSnapshot of each disk that has no VolumeChain."""
+        found: dict[str, Snapshot] = {}
+        members = self.context.store.members(domain)
+        for snapshot in sorted(
+            members, key=lambda one: (one.parsed.metadata.creation_timestamp is None, one.key)
+        ):
+            target = snapshot.parsed.spec.source.disk
+            if target not in counting and not snapshot.parsed.deleting:
+                found.setdefault(target, snapshot)
+        return found
+
+    def _is_needed(self, domain: DomainKey, target: str, seen: Look) -> bool:
+        members = self.context.store.members(domain)
+        wanted = any(one.parsed.spec.source.disk == target for one in members)
+        return wanted or _has_points(seen.observation.journal, target)
+
+    async def _remove_later(self, chain: Chain, now: float, *, at_once: bool) -> float | None:
+        since = self._unneeded.setdefault(chain.key, now)
+        wait = 0.0 if at_once else since + LINGER_SECONDS - now
+        if wait > 0:
+            return wait
+        await self._remove(chain)
+        return None
+
+    async def _remove_when_unneeded(self, chain: Chain) -> None:
+        """Its domain is nowhere: it goes when no VolumeSnapshot names the same disk."""
+        source = chain.parsed.spec.source
+        snapshots = self.context.store.snapshots.values()
+        if not any(one.parsed.spec.source == source for one in snapshots):
+            await self._remove(chain)
+
+    # Writes --------------------------------------------------------------------------------------------
+
+    async def _make(self, snapshot: Snapshot, observation: Observation, target: str) -> Chain | None:
+        """A VolumeChain for the disk of a VolumeSnapshot; None when every name is taken."""
+        namespace, source = snapshot.parsed.namespace, snapshot.parsed.spec.source
+        for name in names_of(observation.name, observation.uuid, target):
+            key = ChainKey(namespace, name)
+            if key in self.context.store.chains.chains or key in self.context.store.chains.faults:
+                continue
+            body: Raw = {
+                "apiVersion": VOLUME_CHAIN.api_version,
+                "kind": VOLUME_CHAIN.name,
+                "metadata": {"name": name, "namespace": namespace, "labels": dict(CONTROLLER_LABELS)},
+                "spec": {"source": source.to_api()},
+            }
+            try:
+                raw = await self.context.client.create(VOLUME_CHAIN, namespace, body)
+            except Conflict:
+                continue  # the watch will tell whose it is
+            except ObjectGone:
+                return None  # the namespace is going
+            self.context.store.chains.put(raw)
+            return self.context.store.chains.chains.get(key)
+        log.warning("no name is free for a VolumeChain", extra={"domain": observation.name, "disk": target})
+        return None
+
+    async def _write(self, chain: Chain, status: VolumeChainStatus) -> None:
+        if not is_news(chain.parsed.status, status):
+            return
+        try:
+            raw = await self.context.client.apply_status(VOLUME_CHAIN, chain.raw, status.to_api())
+        except (ObjectGone, ObjectReplaced):
+            self.context.store.chains.drop(chain.raw)
+            return
+        self._written[chain.key] = asyncio.get_running_loop().time()
+        self.context.store.chains.put(raw)
+        known = self.context.store.chains.chains.get(chain.key)
+        if known is None or known.parsed.generation != chain.parsed.generation:
+            self.context.wake(chain.key)  # somebody wrote to it meanwhile, and the watch's event is an echo
+
+    async def _remove(self, chain: Chain) -> None:
+        """Remove one of ours, unless somebody has written to it since it was read."""
+        try:
+            await self.context.client.remove(VOLUME_CHAIN, chain.raw)
+        except Conflict:
+            return  # it is a person's now: the watch will tell
+        self.context.store.chains.drop(chain.raw)
+        self.context.wake(chain.key)
+
+
+def approvals(policies: Mapping[str, Chain]) -> dict[str, at.Approval]:
+    """What was agreed to on the disks whose merges wait for that."""
+    return {
+        target: at.Approval(chain.label, chain.parsed.spec.approved_plan)
+        for target, chain in policies.items()
+        if chain.parsed.spec.approval is Approval.MANUAL
+    }
+
+
+def adopts_drift(policies: Mapping[str, Chain]) -> frozenset[str]:
+    """Disks whose chain is taken as somebody else left it."""
+    return frozenset(t for t, chain in policies.items() if chain.parsed.spec.on_drift is OnDrift.ADOPT)
+
+
+def names_of(domain: str, uuid: str, target: str) -> list[str]:
+    """Names for the VolumeChain of a disk, the best first: those that Kubernetes takes."""
+    disk = re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-")
+    candidates = [f"{domain}-{target}", f"{uuid}-{disk}"]
+    return [name for name in candidates if len(name) <= _LONGEST_NAME and re.fullmatch(DNS_SUBDOMAIN, name)]
+
+
+def _has_points(journal: Journal, target: str) -> bool:
+    """Whether something of ours is left on the disk."""
+    record = journal.disk(target)
+    waiting = any(not removal.left for removal in record.removals)
+    return bool(record.points or record.operation or waiting)
