@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 
 from controller.chain.source import DEFAULT_PORTS, Host, Source
 from controller.hypervisor.errors import StorageUnreachable
+from controller.hypervisor.reach_bricks import Volume, volume_at
+from controller.hypervisor.reach_gluster import Brick, NotUnderstood
 from controller.hypervisor.reach_hello import HELLOS, Hello
 
 _log = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ _STILL = 1.0
 after the other."""
 _NOT_FROM_HERE = 600.0
 """Seconds for which a server that only the hypervisor seems to reach is not asked again."""
+_MAP = 60.0
+"""Seconds for which it is believed where the bricks of a volume are, as long as they answer."""
 
 
 class Answer(Enum):
@@ -64,9 +68,13 @@ class Server:
     name: str = ""
     port: str = ""
     socket: str = ""
+    brick: str = ""
+    """The directory that a gluster server serves, empty for the daemon."""
 
     def __str__(self) -> str:
         """For people and logs; there is never a secret in it."""
+        if self.brick:
+            return f"{self.protocol} brick {self.name}:{self.brick}"
         host = Host(self.name, self.port, "unix" if self.socket else "tcp", self.socket)
         return f"{self.protocol} server {host.address(self.protocol)}"
 
@@ -97,6 +105,11 @@ def servers_of(source: Source) -> tuple[Server, ...]:
     return tuple(found)
 
 
+def volume_of(source: Source) -> str:
+    """The gluster volume of an image, whose bricks are to be asked as well; otherwise empty."""
+    return source.location.partition("/")[0] if source.protocol == "gluster" else ""
+
+
 def is_local(uri: str) -> bool:
     """Whether the hypervisor of this libvirt URI is the machine that we run on."""
     parts = urlsplit(uri)
@@ -120,6 +133,8 @@ class Reach:
         """When to ask again those that only the hypervisor seems to reach (the event loop's time)."""
         self._failed: dict[Server, tuple[float, Answer]] = {}
         """What was not answered just now, and when to ask again."""
+        self._volumes: dict[tuple[tuple[Server, ...], str], tuple[float, Volume]] = {}
+        """Where the bricks of gluster volumes are, and until when to believe it."""
 
     async def ask(self, sources: Iterable[Source], beside: Iterable[Source] = ()) -> None:
         """Raise StorageUnreachable unless the servers of all images answer, as far as can be told.
@@ -127,13 +142,16 @@ class Reach:
         ``beside``: images for which QEMU may wait, but that it is not told to open. A server of theirs that
         refuses connections does not count where QEMU's client then fails at once and for good.
         """
-        wanted = {found: True for source in sources if (found := servers_of(source))}
-        for source in beside:
-            if found := servers_of(source):
-                wanted.setdefault(found, found[0].protocol not in _FAIL_AT_ONCE)
+        wanted = {(found, volume_of(one)): True for one in sources if (found := servers_of(one))}
+        for one in beside:
+            if found := servers_of(one):
+                wanted.setdefault((found, volume_of(one)), found[0].protocol not in _FAIL_AT_ONCE)
         if not wanted:
             return
-        told = await asyncio.gather(*(self._trouble(servers, needed) for servers, needed in wanted.items()))
+        told = await asyncio.gather(
+            *(self._trouble(servers, needed) for (servers, _), needed in wanted.items()),
+            *(self._bricks(*place, needed) for place, needed in wanted.items() if place[1]),
+        )
         troubles = sorted({trouble for trouble in told if trouble})
         if troubles:
             raise StorageUnreachable("; ".join(troubles))
@@ -157,6 +175,54 @@ class Reach:
         if not needed and set(answers.values()) == {Answer.REFUSED}:
             return ""
         return ", ".join(_words(server, answers[server]) for server in servers)
+
+    async def _bricks(self, servers: tuple[Server, ...], name: str, needed: bool) -> str:
+        """What is wrong with the bricks of a volume; empty as well when nobody tells where they are: that its
+        daemon does not answer is told of the daemon."""
+        until, known = self._volumes.get((servers, name), (0.0, None))
+        if known is not None and until > asyncio.get_running_loop().time():
+            trouble = await self._bricks_of(known, needed)
+            if not trouble:
+                return ""
+        volume = await self._volume(servers, name)
+        return await self._bricks_of(volume, needed) if volume is not None else ""
+
+    async def _volume(self, servers: tuple[Server, ...], name: str) -> Volume | None:
+        """Where the bricks are, of the first of these daemons that tells."""
+        self._volumes.pop((servers, name), None)
+        for server in servers:
+            if server.socket or (server.on_the_hypervisor and not self._local):
+                continue
+            with contextlib.suppress(NotUnderstood, OSError, ValueError, OverflowError):  # and TimeoutError
+                async with asyncio.timeout(self._deadline / 2):
+                    volume = await volume_at(server.name, server.port, name)
+                until = asyncio.get_running_loop().time() + _MAP
+                self._volumes[servers, name] = until, volume
+                return volume
+        return None
+
+    async def _bricks_of(self, volume: Volume, needed: bool) -> str:
+        """What is wrong with the bricks; empty when as many answer as the volume needs."""
+        bricks = volume.needs.bricks
+        answers = dict(
+            zip(bricks, await asyncio.gather(*(self._brick(b, volume) for b in bricks)), strict=True)
+        )
+        bad = {
+            brick: answer
+            for brick, answer in answers.items()
+            if answer is not Answer.ANSWERED
+            and (needed or answer is not Answer.REFUSED)
+            and (volume.ports[brick] == 0 or self._counts(_served(brick, volume), answer))
+        }
+        if volume.needs.met(lambda brick: brick not in bad):
+            return ""
+        return ", ".join(_words(_served(brick, volume), answer) for brick, answer in bad.items())
+
+    async def _brick(self, brick: Brick, volume: Volume) -> Answer:
+        """Ask one brick, or its daemon for it when that did not tell its port."""
+        if volume.ports[brick] == 0:
+            return Answer.REFUSED
+        return await self._one(_served(brick, volume))
 
     def _counts(self, server: Server, answer: Answer) -> bool:
         """Whether the answer says something of what QEMU would meet."""
@@ -185,6 +251,14 @@ class Reach:
             _log.info("storage server cannot be asked from here: %s %s", server, answer.value)
             self._silenced[server] = loop.time() + _NOT_FROM_HERE
         return answer
+
+
+def _served(brick: Brick, volume: Volume) -> Server:
+    """Whom to ask whether a brick answers."""
+    port = volume.ports[brick]
+    if port is None:
+        return Server("gluster", brick.host, DEFAULT_PORTS["gluster"])
+    return Server("gluster", brick.host, str(port), brick=brick.path)
 
 
 def _words(server: Server, answer: Answer) -> str:

@@ -72,6 +72,30 @@ async def test_a_server_is_found_alive_hung_dead_and_alive_again(lab: Lab, kind:
             pass
 
 
+async def test_a_brick_is_asked_behind_its_daemon(lab: Lab) -> None:
+    """Its port is new with each start of the brick."""
+    if reason := lab.why_not("gluster"):
+        pytest.skip(reason)
+    volume = lab.gluster.volume()
+    source = volume.source("reach")
+    brick = f"the gluster brick {lab.gluster.address}:{volume.brick}"
+    assert await trouble(source) == ""
+    volume.pause_brick()
+    try:
+        assert f"{brick} accepts connections and does not answer" in await trouble(source)
+    finally:
+        volume.resume_brick()
+    assert await trouble(source) == ""
+    volume.kill_brick()
+    try:
+        assert f"{brick} refuses connections" in await trouble(source)
+    finally:
+        lab.gluster.start_bricks(volume)
+    async with asyncio.timeout(60):
+        while await trouble(source):
+            pass
+
+
 async def test_being_asked_leaves_no_trace_in_an_nbd_server(lab: Lab) -> None:
     """qemu-nbd prints an error for each client that leaves without a word."""
     source = lab.place("nbd", "reach-quietly")
