@@ -63,4 +63,4 @@ def test_up_status_env_and_down_after_kill_9(tmp_path: Path) -> None:
 def test_unknown_storage_is_refused() -> None:
     answer = run("up", "--storage=floppy")
     assert answer.returncode == 2
-    assert "there are: nbd, gluster" in answer.stderr
+    assert "there are: gluster, nbd, " in answer.stderr
