@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+import libvirt
 import pytest
 
+from controller.chain.journal import Owner, Point
+from controller.chain.journal_codec import decode, encode
+from controller.chain.parse import JOURNAL_NAMESPACE, parse_domain
 from tests.e2e.matrix import SIZE, Matrix, every_way
 from tests.e2e.stage import AT_ONCE, Stage, other_class
 
@@ -43,3 +48,54 @@ def test_pulled_up_the_base_stays_below(stage: Stage, kind: str) -> None:
     matrix.delete("1")
     assert [layer.source for layer in matrix.machine.chain()] == [top, base]
     matrix.stop_and_start()
+
+
+def record(matrix: Matrix, name: str) -> None:
+    """Have the journal say that the point of this object is the base: what adopting its boundary comes to."""
+    domain = matrix.machine.domain
+    definition = parse_domain(domain.XMLDesc(0))
+    disk, journal = definition.disk("vda"), decode(definition.journal_xml)
+    assert disk is not None
+    kept = journal.disk("vda")
+    uid = matrix.stage.shop.get(name)["metadata"]["uid"]
+    point = Point(
+        overlay=disk.layers[-2].key,
+        owners=(Owner(matrix.stage.shop.namespace, name, uid),),
+        taken="2026-01-01T00:00:00Z",
+        consistency="Offline",
+        capacity=SIZE,
+    )
+    domain.setMetadata(
+        libvirt.VIR_DOMAIN_METADATA_ELEMENT,
+        encode(journal.with_disk(replace(kept, points=(*kept.points, point)))),
+        "varve",
+        JOURNAL_NAMESPACE,
+        libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG,
+    )
+
+
+def test_the_base_is_never_committed_into_but_pulled_up(stage: Stage) -> None:
+    matrix = over_http(stage, "http", "flat")
+    shop, machine = stage.shop, matrix.machine
+    matrix.take("new")
+    old, new = matrix.named("old"), matrix.named("new")
+    shop.snapshot(old, machine.name, suspend=True)
+    record(matrix, old)
+    shop.kubectl("patch", f"vvs/{old}", "--type=merge", '-p={"spec":{"suspend":false}}')
+    shop.ready(old)
+
+    shop.begin_delete(old)
+    assert "can only be read" in shop.waits_for(old, "ImageProtected")
+    assert shop.condition(old, "Stalled")["status"] == "True"
+    assert [layer.source.protocol for layer in machine.chain()] == ["file", "file", "http"]
+
+    matrix.points.kept.pop(new)
+    shop.begin_delete(new)
+    shop.gone(old, new, timeout=60)
+    assert [layer.source.protocol for layer in machine.chain()] == ["file"]
+    matrix.points.below = 0
+    stage.lab.http.stop()  # nobody needs it any more
+    try:
+        matrix.stop_and_start()
+    finally:
+        stage.lab.http.start()
