@@ -202,6 +202,7 @@ class DomainPass:
         running = [disk.target for disk in found.plan.disks if disk.running is not None]
         metrics.block_jobs.labels("merge", host).set(ledger.merges_on(host))
         ledger.running(self._key, running)
+        ledger.saw(self._key, found.observation)
         if any(disk.blocked and disk.blocked.why is Why.QUEUED for disk in found.plan.disks):
             ledger.queue(self._key)
         ledger.answered(self._key)

@@ -40,6 +40,7 @@ from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.reporter import report_unreadable
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resync import Resync
+from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.telemetry.metrics import Metrics
 
@@ -367,9 +368,16 @@ class Engine:
             if isinstance(error, DomainGone):
                 await self._look_elsewhere(key)
             else:
-                await report_unreadable(self._context, key, error)
+                await report_unreadable(self._context, key, await self._cause(key, error))
         except KubeError as failure:
             log.warning("status not written", extra={"key": str(key), "why": str(failure)})
+
+    async def _cause(self, key: DomainKey, error: Exception) -> Exception:
+        """Why the domain cannot be read, as far as its storage servers tell."""
+        host = self._fleet.hosts.get(key.hypervisor)
+        if host is None or not host.status.connected:
+            return error
+        return await cause_of(error, host.driver, self._context.ledger.remote(key))
 
     async def _look_elsewhere(self, key: DomainKey) -> None:
         """The domain left its hypervisor, which may not have said so yet: its objects are resolved anew."""

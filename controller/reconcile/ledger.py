@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 
 from controller.chain.circumstances import Hold
 from controller.chain.guards import Blocked, Why
-from controller.chain.observation import JobKind
+from controller.chain.observation import JobKind, Observation
+from controller.chain.source import Source
 from controller.chain.steps import Abort
 from controller.reconcile.attempts import Attempts
 from controller.reconcile.queue import Backoff
@@ -42,6 +43,8 @@ class Ledger:
     _job_errors: dict[tuple[DomainKey, str], str] = field(default_factory=dict)
     _progress: dict[tuple[DomainKey, str], tuple[int, datetime]] = field(default_factory=dict)
     """How far the job of a disk was, and since when."""
+    _remote: dict[DomainKey, tuple[Source, ...]] = field(default_factory=dict)
+    """The images on the network that a machine used when it was last read."""
     _jobs_seen: dict[tuple[DomainKey, str], set[JobKind]] = field(default_factory=dict)
     """By domain and target: jobs of others since the chain was as known."""
     _unlike_since: dict[tuple[DomainKey, str], datetime] = field(default_factory=dict)
@@ -137,7 +140,7 @@ class Ledger:
 
     def forget(self, key: DomainKey) -> None:
         """The domain is of no interest any more."""
-        for table in (self._holds, self._records, self._discards, self._merges):
+        for table in (self._holds, self._records, self._discards, self._merges, self._remote):
             table.pop(key, None)
         self.attempts.forget(key)
         self._queued.get(key.hypervisor, {}).pop(key, None)
@@ -212,6 +215,19 @@ class Ledger:
         if before != current:
             before, since = self._progress[key, target] = current, self.now()
         return self.now() - since
+
+    def saw(self, key: DomainKey, observation: Observation) -> None:
+        """The domain was read."""
+        lives = (facts.live for facts in observation.disks.values() if facts.live is not None)
+        remote = tuple(layer.source for live in lives for layer in live.layers if layer.source.protocol)
+        if remote:
+            self._remote[key] = remote
+        else:
+            self._remote.pop(key, None)
+
+    def remote(self, key: DomainKey) -> tuple[Source, ...]:
+        """The images on the network that the machine used when it was last read."""
+        return self._remote.get(key, ())
 
     def queue(self, key: DomainKey) -> None:
         """A merge of this domain waits for another one to end; it keeps its place if it has one."""

@@ -15,7 +15,7 @@ from controller.chain.journal import Owner, Removal
 from controller.chain.observation import Observation
 from controller.chain.parse import ParseError
 from controller.chain.steps import Abort
-from controller.hypervisor.errors import Busy
+from controller.hypervisor.errors import Busy, StorageUnreachable
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.context import Context
@@ -67,7 +67,10 @@ def announce(context: Context, snapshot: Snapshot, status: VolumeSnapshotStatus)
 
 async def report_unreadable(context: Context, key: DomainKey, error: Exception) -> None:
     """Say on all VolumeSnapshots of a domain that it could not be read."""
-    reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
+    if isinstance(error, StorageUnreachable):
+        reason = Reason.STORAGE_UNREACHABLE
+    else:
+        reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
     message = f"{error}; nothing is concluded from that, and it is tried again"
     for snapshot in context.store.members(key):
         state = State.DELETING if snapshot.parsed.deleting else State.WAITING

@@ -1,18 +1,22 @@
-"""A job that does not get on: its storage servers are asked, so that the objects can say what it waits for.
+"""A job that does not get on, or a machine that does not answer: its storage servers are asked, so that the
+objects can say what it waits for.
 
-QEMU does not tell. A job whose server hangs just stays where it is, and so does a guest that uses the server.
+QEMU does not tell. A job whose server hangs just stays where it is, and so does a guest that uses the server,
+or the monitor with all that is asked of the machine.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
 
 from controller.chain.guards import Blocked, Why
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan, State
+from controller.chain.source import Source
 from controller.hypervisor.driver import Driver
-from controller.hypervisor.errors import StorageUnreachable
+from controller.hypervisor.errors import Busy, OutcomeUnknown, StorageUnreachable
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.store import DomainKey
 
@@ -47,3 +51,17 @@ async def with_stalls(
             for standing in found.standings
         ),
     )
+
+
+async def cause_of(error: Exception, driver: Driver, remote: Sequence[Source]) -> Exception:
+    """The error of a domain that could not be read, or the server of its images that explains it.
+
+    ``remote``: the images on the network that it used when it was last read.
+    """
+    if not isinstance(error, Busy | OutcomeUnknown) or not remote:
+        return error
+    try:
+        await driver.reach(remote)
+    except StorageUnreachable as found:
+        return StorageUnreachable(f"{error}: {found}; it goes on when the server answers")
+    return error

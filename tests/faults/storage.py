@@ -11,6 +11,7 @@ import libvirt_qemu
 
 from lab.lab import Lab
 from lab.machines.machine import Machine
+from lab.storage.gluster import GlusterVolume
 from lab.storage.image import ImageSource
 from lab.storage.server import ServerProcess
 
@@ -36,6 +37,16 @@ def gone(server: ServerProcess) -> Iterator[None]:
         yield
     finally:
         server.start()
+
+
+@contextmanager
+def hung_brick(volume: GlusterVolume) -> Iterator[None]:
+    """Its daemon answers, and it does not."""
+    volume.pause_brick()
+    try:
+        yield
+    finally:
+        volume.resume_brick()
 
 
 def export_of(lab: Lab, source: ImageSource | None) -> ServerProcess:

@@ -12,7 +12,7 @@ from lab.deadline import wait_until
 from lab.machines.disk import Disk
 from tests.e2e.points import Points
 from tests.e2e.stage import QUICK, Stage, gentle
-from tests.faults.storage import WITHIN, export_of, gone, hung, monitor_answers
+from tests.faults.storage import WITHIN, export_of, gone, hung, hung_brick, monitor_answers
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
@@ -122,4 +122,14 @@ def test_a_gluster_daemon_hangs_during_a_pull(stage: Stage) -> None:
         at_full_speed(points)
         assert "does not answer" in stage.shop.waits_for("new", "StorageUnreachable")
         points.machine.wait_writing(rounds=64)
+    merged(stage, points, "new")
+
+
+def test_a_brick_hangs_during_a_pull(stage: Stage) -> None:
+    """QEMU stands still with it, so the machine cannot even be read; the brick is named all the same."""
+    volume = stage.lab.gluster.volume()
+    points = merging(stage, stage.lab.disk("gluster", "brick-hangs"), "new", direction="Pull")
+    with hung_brick(volume):
+        message = stage.shop.waits_for("new", "StorageUnreachable", timeout=60)
+        assert f"brick {stage.lab.gluster.address}:{volume.brick} accepts" in message
     merged(stage, points, "new")

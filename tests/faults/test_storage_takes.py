@@ -14,7 +14,7 @@ from lxml import etree
 
 from lab.machines.disk import Disk
 from tests.e2e.stage import Stage
-from tests.faults.storage import WITHIN, export_of, gone, hung, monitor_answers
+from tests.faults.storage import WITHIN, export_of, gone, hung, hung_brick, monitor_answers
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
@@ -51,6 +51,24 @@ def test_the_server_that_is_to_hold_the_layer(stage: Stage, gluster_pool: str, h
         machine.wait_writing(rounds=64)
         assert monitor_answers(machine)
         assert len(machine.chain()) == 2
+        points.verify()
+    shop.ready("later", timeout=WITHIN)
+    points.remember("later")
+    points.verify()
+
+
+def test_the_brick_that_is_to_hold_the_layer(stage: Stage, gluster_pool: str) -> None:
+    """Its daemon answers. The guest is on local files: it never notices."""
+    machine = stage.machine()
+    points, shop = stage.points(machine), stage.shop
+    points.take("before")
+    volume = stage.lab.gluster.volume()
+    with hung_brick(volume):
+        shop.snapshot("later", machine.name, overlay={"pool": gluster_pool})
+        message = shop.waits_for("later", "StorageUnreachable")
+        assert f"brick {stage.lab.gluster.address}:{volume.brick} accepts" in message
+        machine.wait_writing(rounds=64)
+        assert monitor_answers(machine)
         points.verify()
     shop.ready("later", timeout=WITHIN)
     points.remember("later")

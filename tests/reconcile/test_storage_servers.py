@@ -173,3 +173,29 @@ async def test_a_job_that_gets_on_is_not_asked_after(world: World) -> None:
         host.advance(1)
         await asyncio.sleep(2)
     assert world.condition("a")[1] == "Committing"
+
+
+async def test_a_machine_that_does_not_answer_says_which_server_it_waits_for(world: World) -> None:
+    """Its QEMU waits for the server in its main loop, so it cannot even be read."""
+    host, uuid = await scene(world)
+    host.storage.silent.add(SERVER)
+    host.machine(uuid).locked_by = "remoteDispatchDomainGetBlockJobInfo"
+    world.delete("a")
+    await world.says("a", "StorageUnreachable", "remoteDispatchDomainGetBlockJobInfo", "storage-1")
+    host.storage.silent.clear()
+    await world.says("a", "Failed", "remoteDispatchDomainGetBlockJobInfo")
+    host.machine(uuid).locked_by = ""
+    await world.until(lambda: world.object("a") is None, WITHIN)
+
+
+async def test_a_machine_of_files_that_does_not_answer_is_not_asked_about(world: World) -> None:
+    host = world.host()
+    world.policy()
+    uuid = host.add_domain("web-1", {"vda": base_image("a")})
+    await world.start()
+    world.snapshot("a")
+    await world.ready("a")
+    host.machine(uuid).locked_by = "remoteDispatchDomainGetBlockJobInfo"
+    world.delete("a")
+    await world.says("a", "Failed")
+    assert not [call for call in host.faults.calls if call.name == "reach"]
