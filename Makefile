@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 # The lab needs root: network and mount namespaces, libvirtd. Nothing else here does.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env PATH="$$PATH")
 
-.PHONY: help setup demo test test-quick lint format generate bench clean
+.PHONY: help setup demo test test-quick lint format generate pictures bench clean
 
 help: ## Show the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-12s %s\n' "$$name" "$$text"; done
@@ -44,6 +44,9 @@ format: setup ## Format the code
 
 generate: setup ## CRDs and the tables of docs/api.md from the models
 	$(BIN)/python -m crds.generate
+
+pictures: setup ## What the command line shows, into docs/pictures, README.md and docs/cli.md
+	$(AS_ROOT) $(BIN)/python -m lab.pictures
 
 bench: setup ## Through the whole stack, next to the bare libvirt call
 	$(AS_ROOT) $(BIN)/python -m bench

@@ -109,6 +109,10 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "Look at the plan: varve plan {chain} -n {namespace}",
         "Agree to it: varve approve {chain} -n {namespace}, or commit its hash as spec.approvedPlan.",
     ),
+    Reason.NOT_CONVERGING: (
+        "The guest writes faster than the copy goes. Let it write less, or raise the class's "
+        "merge.bandwidthBytesPerSecond or merge.convergence.",
+    ),
     Reason.LAYER_NOT_FOUND: (
         "See which layers there are (varve tree), and make a new object: spec.adopt is immutable. "
         "varve adopt {chain} writes it for you.",

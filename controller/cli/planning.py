@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from controller.api.reasons import Reason
 from controller.api.volumechain import Approval, ChainPlan, PlanStep, StepBlocked, StepKind, VolumeChain
 from controller.cli.page import Block, Line, Page, Role, Section, Table, facts, line
 from controller.cli.report import Report
@@ -122,7 +123,8 @@ def _blocks(one: ChainPlanned) -> Iterable[Block]:
     unlisted = (one.step_count or 0) - len(one.steps)
     if unlisted > 0:
         yield line((f"{counted(unlisted, 'more step')}, which the status has no room for", Role.FAINT))
-    if one.blocked_by:
+    asked = one.approved is False and not one.deleting
+    if one.blocked_by and not (asked and one.blocked_by.reason == Reason.AWAITING_APPROVAL):
         yield line(("waits: ", Role.BUSY), (one.blocked_by.reason, Role.BUSY), f": {one.blocked_by.message}")
     for number, step in enumerate(one.steps, start=1):
         if step.blocked and step.blocked != one.blocked_by:
@@ -131,7 +133,7 @@ def _blocks(one: ChainPlanned) -> Iterable[Block]:
                 (step.blocked.reason, Role.BUSY),
                 f": {step.blocked.message}",
             )
-    if one.approved is False and not one.deleting:
+    if asked:
         yield line("approve it: ", (f"varve approve {one.name} {one.hash} -n {one.namespace}", Role.CODE))
     yield from (line((f"not known here: {what}", Role.FAINT)) for what in one.unknown)
 

@@ -95,9 +95,6 @@ def change(one: Progress) -> Line:
 def _words(one: Progress) -> Line:
     depth = "" if one.depth is None else f"  {counted(one.depth, 'layer')}, {size(one.total_bytes)}"
     planned = f", {counted(one.steps, 'step')} planned, {size(one.step_bytes)} at most" if one.steps else ""
-    waits = ""
-    if one.blocked_by:
-        waits = f"; waits: {one.blocked_by.reason}: {one.blocked_by.message}"
-    elif one.ready.status is not Truth.TRUE and one.ready.message:
-        waits = f"; {one.ready.message}"
+    why = one.blocked_by.reason if one.blocked_by else one.ready.reason
+    waits = f"; waits: {why}" if why != one.ready.reason else ""  # `varve explain` says more
     return line(tree.state(one.ready), f"{depth}{planned}{waits}")

@@ -149,6 +149,11 @@ def test_kubectl_finds_the_plugin(shop: ControlPlane) -> None:
     assert done.stdout == varve(shop, "tree", "-n", "shop")
 
 
+def test_what_it_prints_for_adoption_is_valid(shop: ControlPlane) -> None:
+    text = varve(shop, "adopt", "db-1-vda", "-n", "shop")
+    shop.kubectl("apply", "--server-side", "--dry-run=server", "--validate=strict", "-f", "-", stdin=text)
+
+
 def chain(plane: ControlPlane) -> Raw:
     """The object as it is."""
     found: Raw = json.loads(
