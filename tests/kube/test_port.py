@@ -7,7 +7,7 @@ import pytest
 
 from controller.api import FINALIZER
 from controller.kube.errors import Conflict, ObjectDeleting, ObjectGone, ObjectReplaced
-from controller.kube.kinds import LEASE, VOLUME_SNAPSHOT, Raw, uid_of
+from controller.kube.kinds import LEASE, VOLUME_CHAIN, VOLUME_SNAPSHOT, Raw, uid_of
 
 from .conftest import NAMESPACE, Bench
 
@@ -241,3 +241,27 @@ async def test_a_lease_is_replaced_only_as_it_was_read(bench: Bench) -> None:
     assert found["spec"]["holderIdentity"] == "b"
     with pytest.raises(Conflict):
         await bench.client.replace(LEASE, made | {"metadata": made["metadata"] | {"name": "nothing-here"}})
+
+
+async def test_an_object_is_made_and_removed_only_as_it_was_read(bench: Bench) -> None:
+    source = {"domain": "web-1", "disk": "vda"}
+    labels = {"app.kubernetes.io/managed-by": "varve"}
+    body = {
+        "apiVersion": VOLUME_CHAIN.api_version,
+        "kind": VOLUME_CHAIN.name,
+        "metadata": {"name": bench.name, "namespace": NAMESPACE, "labels": labels},
+        "spec": {"source": source},
+    }
+    made = await bench.client.create(VOLUME_CHAIN, NAMESPACE, body)
+    assert made["metadata"]["generation"] == 1
+    assert {entry["manager"] for entry in made["metadata"].get("managedFields", [])} <= {"varve"}
+    with pytest.raises(Conflict):
+        await bench.client.create(VOLUME_CHAIN, NAMESPACE, body)
+    written = await bench.client.apply_status(VOLUME_CHAIN, made, status(1))
+    assert {entry["manager"] for entry in written["metadata"].get("managedFields", [])} <= {"varve"}
+    with pytest.raises(Conflict):
+        await bench.client.remove(VOLUME_CHAIN, made)
+    assert await bench.client.get(VOLUME_CHAIN, NAMESPACE, bench.name) is not None
+    await bench.client.remove(VOLUME_CHAIN, written)
+    assert await bench.client.get(VOLUME_CHAIN, NAMESPACE, bench.name) is None
+    await bench.client.remove(VOLUME_CHAIN, written)
