@@ -252,7 +252,9 @@ class DomainPass:
         if isinstance(step, Record) and step.why is not RecordWhy.DONE:
             record = found.observation.journal.disk(step.target)
             adopting = [o for p in step.record.points for o in p.owners if record.point_of(o) is None]
-            return all(await asyncio.gather(*(self._armed(owner) for owner in adopting)))
+            # One that leaves already finds its point again: its deletion was not missed.
+            staying = [owner for owner in adopting if not self._is_leaving(owner)]
+            return all(await asyncio.gather(*(self._armed(owner) for owner in staying)))
         if isinstance(step, StartMerge):
             if self._slots() <= 0:
                 return False  # another domain's merge took the slot while this one was planned
@@ -260,6 +262,10 @@ class DomainPass:
             # A commit spoils the lower point at once, so nobody may still be told that it can be used.
             await self._reporter.spoil(step.operation.owners, found.observation, found.plan)
         return True
+
+    def _is_leaving(self, owner: Owner) -> bool:
+        snapshot = self._context.store.snapshots.get(ObjectKey(owner.namespace, owner.name))
+        return snapshot is not None and snapshot.parsed.uid == owner.uid and snapshot.parsed.deleting
 
     async def _armed(self, owner: Owner) -> bool:
         """Our finalizer is on the object, and nobody asked for its deletion until now."""
