@@ -44,9 +44,9 @@ def _block(block: Block) -> RenderableType:
             return _bar(block)
         case Section():
             inner = Group(*(_block(one) for one in block.blocks))
-            return Panel(
-                inner, title=_text(block.title), title_align="left", border_style="dim", box=box.ROUNDED
-            )
+            title = _text(block.title)
+            title.stylize_before("not dim")  # as the frame is
+            return Panel(inner, title=title, title_align="left", border_style="dim", box=box.ROUNDED)
 
 
 def _text(line: Line) -> Text:
