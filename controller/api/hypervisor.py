@@ -12,6 +12,7 @@ from controller.api.schema import (
     ApiModel,
     ClusterIdentity,
     DomainPattern,
+    ImagePattern,
     NamespacePattern,
     SpecModel,
 )
@@ -38,6 +39,13 @@ class AccessRule(SpecModel):
     )
     domains: tuple[DomainPattern, ...] = Field(
         min_length=1, max_length=256, description="Domains: names, or patterns in which only * is special."
+    )
+    overlays: tuple[ImagePattern, ...] | None = Field(
+        default=None,
+        max_length=64,
+        description="Where spec.overlay of their VolumeSnapshots may put layers: paths, URIs, pool:NAME for "
+        "a pool; patterns in which only * is special. Absent: anywhere. Empty: only beside the disk's image, "
+        "or where the class says.",
     )
 
     def allows(self, namespace: str, domain: str) -> bool:
@@ -66,6 +74,17 @@ class HypervisorSpec(SpecModel):
     def allows(self, namespace: str, domain: str) -> bool:
         """Say whether any rule gives the domain of this name to the namespace; no rules give nothing."""
         return any(rule.allows(namespace, domain) for rule in self.access)
+
+    def overlays(self, namespace: str, domain: str) -> tuple[str, ...] | None:
+        """Patterns of the places that any rule which gives the domain to the namespace gives for its layers;
+        None: anywhere."""
+        found: list[str] = []
+        for rule in self.access:
+            if rule.allows(namespace, domain):
+                if rule.overlays is None:
+                    return None
+                found += rule.overlays
+        return tuple(found)
 
 
 class DomainCounts(ApiModel):

@@ -71,7 +71,10 @@ class Reason(StrEnum):
         "The hypervisor does not answer; nothing is concluded from that, and connecting is tried again.",
     )
     CLASS_NOT_FOUND = "ClassNotFound", "The VolumeSnapshotClass that is named does not exist."
-    ACCESS_DENIED = "AccessDenied", "No access rule of the Hypervisor gives this domain to this namespace."
+    ACCESS_DENIED = (
+        "AccessDenied",
+        "No access rule of the Hypervisor gives this domain, or the place of the layer, to this namespace.",
+    )
     FOREIGN_BLOCK_JOB = (
         "ForeignBlockJob",
         "A block job that varve did not start runs on the disk; it is left alone.",

@@ -109,7 +109,7 @@ class DomainPass:
             if self._known is None:
                 self._context.covered(self._key)
             snapshots = self._context.store.members(self._key)
-            wants, misfits = await wants_of(snapshots, self._context.store, driver)
+            wants, misfits = await wants_of(snapshots, self._context.store, driver, self._given)
             found = await self._look(driver, wants)
             if not await self._act(driver, found):
                 told = await with_stalls(
@@ -119,6 +119,14 @@ class DomainPass:
                 self._chains.saw(self._key, found.observation, wants, found.circumstances)
                 return self._next_look(found.plan, waiting=bool(misfits))
         return 0.0
+
+    def _given(self, namespace: str) -> tuple[str, ...] | None:
+        """Where the namespace may put layers of this domain; None: anywhere."""
+        known = self._context.store.hypervisors.get(self._key.hypervisor)
+        found = self._context.hosts[self._key.hypervisor].find_by_uuid(self._key.uuid)
+        if known is None or isinstance(known[1], str) or found is None:
+            return ()
+        return known[1].spec.overlays(namespace, found.name)
 
     # Observe and plan ----------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ such an object keeps what it has, and nothing is begun for it.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -23,7 +23,11 @@ from controller.chain.journal import Owner
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Driver, Pool
 from controller.hypervisor.errors import NotFound, Unsupported
+from controller.reconcile.overlay_access import is_given, named_place
 from controller.reconcile.store import ClassFault, Snapshot, Store
+
+Given = Callable[[str], tuple[str, ...] | None]
+"""By namespace: patterns of the places that its VolumeSnapshots may name for layers; None: any."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +46,13 @@ def owner_of(snapshot: VolumeSnapshot) -> Owner:
 
 
 async def wants_of(
-    snapshots: Iterable[Snapshot], store: Store, driver: Driver
+    snapshots: Iterable[Snapshot], store: Store, driver: Driver, given: Given
 ) -> tuple[list[Want], list[Misfit]]:
     """Turn all VolumeSnapshots of one domain into wishes; asks libvirt only for pools that are needed."""
     wants: list[Want] = []
     misfits: list[Misfit] = []
     for snapshot in snapshots:
-        found = await _want(snapshot, store, driver)
+        found = await _want(snapshot, store, driver, given)
         if isinstance(found, Want):
             wants.append(found)
         else:
@@ -56,7 +60,7 @@ async def wants_of(
     return wants, misfits
 
 
-async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misfit:
+async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) -> Want | Misfit:
     parsed = snapshot.parsed
     later = parsed.spec.not_yet()
     if later is not None and not parsed.deleting:
@@ -74,6 +78,9 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver) -> Want | Misf
     placement = Placement()
     adopt = parsed.spec.adopt.layer if parsed.spec.adopt is not None else ""
     if memory is None and not (parsed.deleting or adopt):
+        denied = _denied(parsed, given)
+        if denied is not None:
+            return Misfit(snapshot, Reason.ACCESS_DENIED, denied, stalled=True)
         place = await _placement(parsed.spec.overlay or spec.overlay, driver)
         if isinstance(place, str):
             return Misfit(snapshot, Reason.OVERLAY_REQUIRED, place, stalled=True)
@@ -118,6 +125,22 @@ def memory_of(snapshot: VolumeSnapshot) -> Memory | None:
         consistency_message=status.consistency_message or "",
         capacity=parse_quantity(status.restore_size) if status.restore_size else 0,
         layer=(status.layer.source or "") if status.layer else "",
+    )
+
+
+def _denied(parsed: VolumeSnapshot, given: Given) -> str | None:
+    """Why the place that the object itself names is not its namespace's, or None. What a class says is the
+    administrator's word."""
+    overlay = parsed.spec.overlay
+    if overlay is None:
+        return None
+    source = None if overlay.source is None else _named(overlay.source)
+    if is_given(overlay, source, given(parsed.namespace)):
+        return None
+    return (
+        f"namespace {parsed.namespace} may not put layers at {named_place(overlay, source)}: name another "
+        f"place in spec.overlay, or leave it out for the class to say; or an administrator adds the place to "
+        f"overlays of the rule in the Hypervisor's spec.access"
     )
 
 
