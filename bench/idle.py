@@ -91,11 +91,12 @@ def idle(stage: Stage, snapshots: int, machines: int, window: float) -> Idle:
 
 
 def _quiet(stage: Stage) -> float:
-    """Wait until the controller has written nothing for a second; returns its writes so far."""
+    """Wait until the controller has written nothing for ten seconds, because VolumeChains are told some
+    seconds after the rest; returns its writes so far."""
     pause, before = threading.Event(), -1.0
     while (now := sum(written(stage).values())) != before:
         before = now
-        pause.wait(1.0)
+        pause.wait(10.0)
     return now
 
 

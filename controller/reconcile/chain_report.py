@@ -112,6 +112,17 @@ def other_status(chain: VolumeChain, verdict: Verdict, now: datetime) -> VolumeC
     return _unseen(chain, verdict, None, now)
 
 
+def unread_status(chain: VolumeChain, verdict: Verdict, now: datetime) -> VolumeChainStatus:
+    """The status of a VolumeChain whose domain could not be read now: what was known stays."""
+    before = chain.status
+    update = {
+        "conditions": conditions(verdict, before.conditions, chain.generation, now),
+        "observed_generation": chain.generation,
+        "operation": None,
+    }
+    return before.model_copy(update=update)
+
+
 def superseded(by: str) -> Verdict:
     """Another VolumeChain of the same disk counts."""
     text = f"VolumeChain {by} of the same disk counts, and this one does nothing: delete one of them"

@@ -112,6 +112,10 @@ class ChainStore:
         found = (self.chains[key] for key, one in self._bound.items() if one == domain and key in self.chains)
         return sorted(found, key=lambda chain: chain.rank)
 
+    def domains(self) -> set[DomainKey]:
+        """All domains that some VolumeChain means."""
+        return set(self._bound.values())
+
     def policies(self, domain: DomainKey, name: str, hypervisor: Hypervisor | None) -> dict[str, Chain]:
         """By target, the VolumeChain that counts, whether or not it has been resolved yet: a merge must not
         begin because a wish to be asked is not understood to its end."""

@@ -30,10 +30,12 @@ from controller.reconcile.chain_report import (
     is_news,
     other_status,
     superseded,
+    unread_status,
 )
 from controller.reconcile.chain_store import Chain
 from controller.reconcile.context import Context
 from controller.reconcile.keys import ChainKey, DomainKey, ReportKey
+from controller.reconcile.reporter import unreadable
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resolve import NotFound
 from controller.reconcile.store import Snapshot
@@ -84,6 +86,13 @@ class Chains:
     def drifted(self, key: DomainKey, target: str) -> None:
         """Somebody else was found to have changed the chain of a disk."""
         self._drifted.add((key, target))
+
+    async def unreadable(self, key: DomainKey, error: Exception) -> None:
+        """The domain could not be read: what its VolumeChains say may be true no longer."""
+        self._looks.pop(key, None)
+        for chain in self.context.store.chains.of(key):
+            status = unread_status(chain.parsed, unreadable(error), self.context.now())
+            await self._write(chain, status)
 
     # The resolution of one -----------------------------------------------------------------------------
 

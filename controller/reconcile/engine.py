@@ -33,7 +33,7 @@ from controller.reconcile.context import Context
 from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
 from controller.reconcile.keys import ChainKey, ReportKey
-from controller.reconcile.ledger import Ledger
+from controller.reconcile.ledger import JOB_ENDED, Ledger
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.queue import KeyedQueue
@@ -52,14 +52,6 @@ STUCK_SECONDS = 600.0
 _QUEUE = "domains"
 
 
-_JOB_ENDED = {
-    JobStatus.FAILED: "libvirt says that the job failed, and why only in its own log: look whether "
-    "the storage is full or its server is gone",
-    JobStatus.CANCELED: "libvirt says that the job was cancelled",
-}
-"""For people: the event of a failed job carries no reason (libvirt has none in its API)."""
-
-
 @dataclass(frozen=True)
 class EngineOptions:
     """How the engine runs. Times in seconds."""
@@ -69,9 +61,9 @@ class EngineOptions:
     """Label selector of the Hypervisors that this process handles; empty for all."""
     resync_seconds: float = 300.0
     workers: int = 16
+    """Passes that may run at once over the domains of one hypervisor. One that hangs holds up no other."""
     pulls_last: bool = True
     """Pull only where no commit is allowed (ADR 6)."""
-    """Passes that may run at once over the domains of one hypervisor. One that hangs holds up no other."""
 
 
 class Engine:
@@ -217,7 +209,7 @@ class Engine:
             if isinstance(event, JobChanged) and event.status is JobStatus.COMPLETED:
                 self._context.ledger.saw_job(key, event.target, event.kind)
             if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
-                self._context.ledger.job_failed(key, event.target, _JOB_ENDED[event.status])
+                self._context.ledger.job_failed(key, event.target, JOB_ENDED[event.status])
         if isinstance(event, Lifecycle):
             # It may have come from another hypervisor, or gone to one.
             for name in self._fleet.hosts:
@@ -237,7 +229,7 @@ class Engine:
         self._connected[hypervisor] = connected
         if changed:
             self._context.ledger.missed_events(hypervisor)
-        for key in self._context.store.domains():
+        for key in {*self._context.store.domains(), *self._context.store.chains.domains()}:
             if key.hypervisor != hypervisor:
                 continue
             if changed:
@@ -368,7 +360,7 @@ class Engine:
             if isinstance(error, DomainGone):
                 await self._look_elsewhere(key)
             else:
-                await report_unreadable(self._context, key, await self._cause(key, error))
+                await self._unreadable(key, await self._cause(key, error))
         except KubeError as failure:
             log.warning("status not written", extra={"key": str(key), "why": str(failure)})
 
@@ -384,9 +376,13 @@ class Engine:
         try:
             await self._fleet.hosts[key.hypervisor].refresh()
         except HypervisorError as error:
-            await report_unreadable(self._context, key, error)
+            await self._unreadable(key, error)
         else:
             self._resolve_anew(key)
+
+    async def _unreadable(self, key: DomainKey, error: Exception) -> None:
+        await report_unreadable(self._context, key, error)
+        await self._chains.unreadable(key, error)
 
 
 def _lane(key: Key) -> str:

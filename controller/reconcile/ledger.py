@@ -11,6 +11,7 @@ from controller.chain.guards import Blocked, Why
 from controller.chain.observation import JobKind, Observation
 from controller.chain.source import Source
 from controller.chain.steps import Abort
+from controller.hypervisor.driver import JobStatus
 from controller.reconcile.attempts import Attempts
 from controller.reconcile.queue import Backoff
 from controller.reconcile.store import DomainKey
@@ -21,6 +22,13 @@ _QUESTION = Backoff(first=1.0, most=15.0)
 
 _HEARSAY = timedelta(seconds=2)
 """How late the event of a job's end may come after the chain shows it."""
+
+JOB_ENDED = {
+    JobStatus.FAILED: "libvirt says that the job failed, and why only in its own log: look whether "
+    "the storage is full or its server is gone",
+    JobStatus.CANCELED: "libvirt says that the job was cancelled",
+}
+"""For people: the event of a failed job carries no reason (libvirt has none in its API)."""
 
 
 def _pace(why: Why) -> Backoff:

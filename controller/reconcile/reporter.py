@@ -65,17 +65,22 @@ def announce(context: Context, snapshot: Snapshot, status: VolumeSnapshotStatus)
         recorder.warning(snapshot.raw, stalled.reason, "Wait", stalled.message)
 
 
-async def report_unreadable(context: Context, key: DomainKey, error: Exception) -> None:
-    """Say on all VolumeSnapshots of a domain that it could not be read."""
+def unreadable(error: Exception, *, deleting: bool = False) -> Verdict:
+    """What is said of an object whose domain could not be read."""
     if isinstance(error, StorageUnreachable):
         reason = Reason.STORAGE_UNREACHABLE
     else:
         reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
     message = f"{error}; nothing is concluded from that, and it is tried again"
+    state = State.DELETING if deleting else State.WAITING
+    fact = Fact(Truth.UNKNOWN, reason, message)
+    return Verdict(state, reason, message, resolved=RESOLVED, chain_in_sync=fact)
+
+
+async def report_unreadable(context: Context, key: DomainKey, error: Exception) -> None:
+    """Say on all VolumeSnapshots of a domain that it could not be read."""
     for snapshot in context.store.members(key):
-        state = State.DELETING if snapshot.parsed.deleting else State.WAITING
-        fact = Fact(Truth.UNKNOWN, reason, message)
-        verdict = Verdict(state, reason, message, resolved=RESOLVED, chain_in_sync=fact)
+        verdict = unreadable(error, deleting=snapshot.parsed.deleting)
         await write_status(context, snapshot, unresolved_status(snapshot.parsed, verdict, context.now()))
 
 

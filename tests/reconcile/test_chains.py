@@ -278,6 +278,17 @@ async def test_an_owner_that_vanished_is_told(world: World) -> None:
     assert names(world) == {NAME}, "a point of ours is still there"
 
 
+async def test_a_hypervisor_that_is_away_is_told_and_what_was_known_stays(world: World) -> None:
+    host, _ = await with_points(world, "a")
+    await world.told()
+    before = told(world)
+    host.stop_libvirtd()
+    await world.until(lambda: says(world)[0] == "HypervisorUnreachable", 60)
+    assert told(world)["layers"] == before["layers"]
+    host.start_libvirtd()
+    await world.until(lambda: says(world)[0] == "InSync", 120)
+
+
 async def test_an_object_stays_small_however_long_the_chain_and_its_names(world: World) -> None:
     host = world.host()
     world.policy(maxLayers=200)
