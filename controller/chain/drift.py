@@ -33,6 +33,8 @@ def difference(before: Known, chain: Disk) -> tuple[tuple[str, ...], tuple[str, 
     What lies below the end of what is listed, then or now, is neither.
     """
     now = chain.keys
+    if now == before.keys:
+        return (), ()
     common = [key for key in now if key in before.keys]
     lowest_now = now.index(common[-1]) if common else len(now)
     lowest_then = before.keys.index(common[-1]) if common else len(before.keys)
