@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -10,15 +12,17 @@ from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import Layer
 from controller.chain.guards import Why
-from controller.chain.journal import Journal, OperationKind, Removal
-from controller.chain.merge_guards import MergeCase, shared_guard
+from controller.chain.journal import DiskJournal, Journal, OperationKind, Removal
+from controller.chain.journal_codec import encode
+from controller.chain.merge_guards import MergeCase, merge_verdict, shared_guard
 from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.parse import parse_domain
 from controller.chain.source import Host, Source
 from controller.chain.steps import Discard
 from controller.hypervisor.driver import Driver
+from controller.hypervisor.errors import OutcomeUnknown
 from controller.hypervisor.execute import Executor, Refused
-from controller.hypervisor.observe import with_usage
+from controller.hypervisor.observe import Fleet, with_usage
 
 
 def image(leaf: str, *hosts: str, volume: str = "gv0") -> Source:
@@ -125,3 +129,126 @@ async def test_the_target_of_a_copy_is_in_use() -> None:
     found = (await with_usage(cast("Driver", Definitions(WEB, text)), observed(WEB))).in_use_elsewhere
     assert found is not None
     assert found[image("base").footprint] == "disk vda of web-2"
+
+
+# On other hypervisors -----------------------------------------------------------------------------------
+
+
+def cared_for(text: str, *removals: Source) -> Observation:
+    """A machine whose disk has a record, so that varve may write to its images."""
+    waiting = tuple(Removal(Layer(source, "qcow2")) for source in removals)
+    record = DiskJournal("vda", images=frozenset({image("top").key}), removals=waiting)
+    return replace(observed(text), journal=Journal("c", (record,)))
+
+
+async def seen_with(text: str, *elsewhere: str, **more: Any) -> Observation:
+    fleet = Fleet({"kvm-2": cast("Driver", Definitions(*elsewhere))}, **more)
+    return await with_usage(cast("Driver", Definitions(text)), cared_for(text), fleet)
+
+
+@pytest.mark.parametrize("other", SPELLINGS.values(), ids=SPELLINGS)
+async def test_a_reader_on_another_hypervisor_counts_however_it_spells_the_image(other: Source) -> None:
+    found = await seen_with(WEB, document("web-2", (image("mine"), other)))
+    assert found.in_use_elsewhere == {image("base").footprint: "disk vda of web-2 on Hypervisor kvm-2"}
+
+
+async def test_varves_record_of_a_machine_elsewhere_counts() -> None:
+    """A machine that is shut off may name its top layer only; the record knows what it stands on."""
+    record = DiskJournal("vda", removals=(Removal(Layer(image("base"), "qcow2")),))
+    metadata = f"<metadata>{encode(Journal('other', (record,)))}</metadata><devices>"
+    text = document("web-2", (image("mine"),)).replace("<devices>", metadata)
+    found = await seen_with(WEB, text)
+    assert found.in_use_elsewhere == {
+        image("base").footprint: "varve's record of disk vda of web-2 on Hypervisor kvm-2"
+    }
+
+
+async def test_the_target_of_a_copy_on_another_hypervisor_counts() -> None:
+    mirror = f"<mirror type='network' job='copy' ready='yes'>{image('base', 'b').xml}</mirror><target"
+    found = await seen_with(WEB, document("web-2", (image("mine"),)).replace("<target", mirror, 1))
+    assert found.in_use_elsewhere == {image("base").footprint: "disk vda of web-2 on Hypervisor kvm-2"}
+
+
+async def test_local_paths_are_of_their_own_hypervisor() -> None:
+    text = document("web-1", (image("top"), Source.file("/golden")))
+    found = await seen_with(text, document("web-2", (image("mine"), Source.file("/golden"))))
+    assert found.in_use_elsewhere == {}
+
+
+async def test_only_a_machine_that_knows_nothing_else_is_the_same_machine() -> None:
+    left_behind = document("web-1", (image("base"),))
+    assert (await seen_with(WEB, left_behind)).in_use_elsewhere == {}
+    twin = document("web-1", (image("mine"), image("base")))
+    assert (await seen_with(WEB, twin)).in_use_elsewhere == {
+        image("base").footprint: "disk vda of web-1 on Hypervisor kvm-2"
+    }
+
+
+async def test_nobody_else_is_asked_about_disks_without_images_on_the_network() -> None:
+    class Silent:
+        async def definitions(self) -> tuple[str, ...]:
+            raise AssertionError("a hypervisor was asked in vain")
+
+    text = document("web-1", (Source.file("/top"), Source.file("/golden")), (image("data"),))
+    fleet = Fleet({"kvm-2": cast("Driver", Silent())}, ("kvm-3",))
+    found = await with_usage(cast("Driver", Definitions(text)), cared_for(text), fleet)
+    assert found.unasked == (), "disk vdb, which is on the network, is in nobody's care"
+
+
+async def test_one_that_fails_is_one_that_was_not_asked() -> None:
+    class Failing:
+        async def definitions(self) -> tuple[str, ...]:
+            raise OutcomeUnknown("no answer within 60 s")
+
+    fleet = Fleet({"kvm-2": cast("Driver", Failing())}, ("kvm-3",))
+    found = await with_usage(cast("Driver", Definitions(WEB)), cared_for(WEB), fleet)
+    assert found.unasked == ("kvm-2", "kvm-3")
+    facts = found.disks["vda"]
+    assert facts.live is not None
+    down = Choice(span=Range(0, 1), kept=1, copies=0, kinds=(OperationKind.ACTIVE_COMMIT,))
+    verdict = merge_verdict(MergeCase(found, facts, facts.live, down, Policy()))
+    assert verdict is not None
+    assert (verdict.why, verdict.passing) == (Why.HYPERVISOR_UNREACHABLE, True)
+    assert "kvm-2, kvm-3" in verdict.message
+
+
+async def test_the_others_are_asked_once_and_all_at_the_same_time() -> None:
+    asked: list[str] = []
+    everybody = asyncio.Event()
+
+    class Slow:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        async def definitions(self) -> tuple[str, ...]:
+            asked.append(self._name)
+            if len(asked) == 3:
+                everybody.set()
+            await everybody.wait()
+            return ()
+
+    fleet = Fleet({name: cast("Driver", Slow(name)) for name in ("kvm-2", "kvm-3", "kvm-4")})
+    for _ in range(2):
+        await asyncio.wait_for(with_usage(cast("Driver", Definitions(WEB)), cared_for(WEB), fleet), 30)
+    assert sorted(asked) == ["kvm-2", "kvm-3", "kvm-4"]
+
+
+@pytest.mark.parametrize(
+    ("elsewhere", "away", "why"),
+    [
+        ((document("web-2", (image("mine"), image("old", "b"))),), (), Why.IMAGE_PROTECTED),
+        ((), ("kvm-3",), Why.HYPERVISOR_UNREACHABLE),
+    ],
+)
+async def test_an_image_is_not_removed_that_is_used_or_may_be_used_elsewhere(
+    elsewhere: tuple[str, ...], away: tuple[str, ...], why: Why
+) -> None:
+    text = document("web-1", (image("top"),))
+    driver = Definitions(text)
+    fleet = Fleet({"kvm-2": cast("Driver", Definitions(*elsewhere))}, away)
+    observation = await with_usage(cast("Driver", driver), cared_for(text, image("old")), fleet)
+    executor = Executor(cast("Driver", driver), observation, cluster="c", identities={"c"})
+    with pytest.raises(Refused) as refused:
+        await executor.run(Discard("vda", observation.journal.disk("vda").removals[0]))
+    assert refused.value.why is why
+    assert not driver.removed

@@ -187,3 +187,27 @@ async def test_another_machine_with_the_same_uuid_is_another_machine(world: Worl
     other.add_domain("copy", [DiskDefinition("vda", chain)], uuid=uuid, running=False, capacity=SIZE)
     world.delete("a")
     await world.says("a", "ImageProtected", "disk vda of copy on Hypervisor host-b", stalled=True)
+
+
+async def test_an_image_on_the_network_is_not_removed_while_somebody_may_read_it(world: World) -> None:
+    """A pull writes to nobody else's image, so it goes on; what it leaves over waits."""
+    host, other = world.host("host-a"), world.host("host-b")
+    world.policy(merge={"direction": "Pull"})
+    golden = GOLDEN["gluster"]
+    uuid = golden_on(host, golden)
+    await world.start()
+    for number, name in enumerate(("a", "b"), 1):
+        world.snapshot(name)
+        await world.ready(name)
+        host.guest_write(uuid, "vda", number, number)
+    other.stop_libvirtd()
+    world.delete("b")
+    words = "the layer is merged; its image gluster://"
+    await world.until(
+        lambda: words in world.condition("b")[2] and "Hypervisor host-b" in world.condition("b")[2]
+    )
+    assert len(world.chain(host, uuid)) == 2
+    assert not [call for call in host.faults.calls if call.name == "remove_image"]
+    other.start_libvirtd()
+    await gone_in_time(world, "b")
+    assert [call for call in host.faults.calls if call.name == "remove_image"]
