@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
-from controller.chain.observation import JobKind, RunState
+from controller.chain.observation import JobKind, Observation, RunState
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 
@@ -86,6 +86,23 @@ class Pool:
     """Target directory of a directory-like pool (dir, fs, netfs)."""
     template: Source | None = None
     """A source whose ``beside(leaf)`` is a volume of this pool (gluster, rbd)."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """The images that a running machine uses: a guest that gets on proves that the server of its disk lives,
+    when that has no room for a question (ADR 9)."""
+
+    uuid: str
+    disks: Mapping[str, tuple[Source, ...]]
+    """By target, the active image first."""
+
+    @classmethod
+    def of(cls, observation: Observation) -> Running:
+        """As it was observed."""
+        lives = (facts.live for facts in observation.disks.values())
+        disks = {live.target: tuple(layer.source for layer in live.layers) for live in lives if live}
+        return cls(observation.uuid, disks)
 
 
 class Removal(StrEnum):
@@ -201,11 +218,13 @@ class Driver(Protocol):
         """Look a storage pool up. Raises NotFound, or Unsupported for a pool that cannot hold overlays."""
         ...
 
-    async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
+    async def reach(
+        self, sources: Iterable[Source], *, beside: Iterable[Source] = (), running: Running | None = None
+    ) -> None:
         """Raise StorageUnreachable when a storage server of one of these images does not answer, as far as
         can be told without QEMU, which would freeze its guest if it were told to use it (ADR 9). Costs
         nothing for local images. ``beside``: images that the machine uses and the step does not; their
-        servers count only when QEMU would wait for them."""
+        servers count only when QEMU would wait for them. ``running``: the machine, if it runs."""
         ...
 
     async def definition(self, uuid: str) -> str:

@@ -34,7 +34,7 @@ from controller.chain.steps import (
     Take,
     targets_of,
 )
-from controller.hypervisor.driver import Driver, Removal
+from controller.hypervisor.driver import Driver, Removal, Running
 from controller.hypervisor.errors import (
     CannotKeepRelative,
     HypervisorError,
@@ -263,7 +263,7 @@ class Executor:
                     place += [layer.source for layer in facts.live.layers]
             if isinstance(step, Take):
                 mine += [one.operation.kept.source for one in step.disks]
-            await self._driver.reach(mine, beside=beside)
+            await self._driver.reach(mine, beside=beside, running=Running.of(self._observation))
 
     async def _spell_out(self, step: SpellOut) -> None:
         """The definition is read before the chain that goes into it: a merge that ends between them has

@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import TypeVar
 
 import libvirt
@@ -34,11 +35,13 @@ from controller.hypervisor.driver import (
     IOFailed,
     Pool,
     Removal,
+    Running,
 )
 from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
 from controller.hypervisor.reach import Reach, is_local
+from controller.hypervisor.reach_progress import Use
 from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
 from controller.hypervisor.timing import DEFAULT_TIMING, Timing
 
@@ -187,8 +190,15 @@ class LibvirtDriver:
             key=f"pool {name}",
         )
 
-    async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
-        await self._reach.ask(sources, beside)
+    async def reach(
+        self, sources: Iterable[Source], *, beside: Iterable[Source] = (), running: Running | None = None
+    ) -> None:
+        use = Use(running.disks, partial(self._requests, running.uuid)) if running else None
+        await self._reach.ask(sources, beside, use)
+
+    async def _requests(self, uuid: str) -> dict[str, int]:
+        look = partial(reading.completed_requests, uuid=uuid)
+        return await self._ask(f"reading domain {uuid}", look, key=uuid)
 
     async def definition(self, uuid: str) -> str:
         return await self._ask(f"reading domain {uuid}", lambda found: definition.read(found, uuid), key=uuid)

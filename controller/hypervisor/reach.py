@@ -13,7 +13,8 @@ import asyncio
 import contextlib
 import ipaddress
 import logging
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from urllib.parse import urlsplit
@@ -23,6 +24,7 @@ from controller.hypervisor.errors import StorageUnreachable
 from controller.hypervisor.reach_bricks import Volume, volume_at
 from controller.hypervisor.reach_gluster import Brick, NotUnderstood
 from controller.hypervisor.reach_hello import HELLOS, Hello
+from controller.hypervisor.reach_progress import Use
 
 _log = logging.getLogger(__name__)
 
@@ -34,8 +36,13 @@ _ANY_HOST_SERVES = {"gluster", "rbd"}
 _FAIL_AT_ONCE = {"nbd", "http", "https", "gluster"}
 """When such a server is gone, requests of its clients in QEMU 7.2 fail and nothing waits (measured for NBD
 and for a brick of gluster); those of iSCSI and RBD connect again and keep the guest's requests meanwhile."""
-_NO_ROOM = {"nbd": " (or it serves as many clients as it may: qemu-nbd wants a greater --shared)"}
+_NO_ROOM = {
+    "nbd": " (or it serves as many clients as it may, and no guest proves that it lives: qemu-nbd wants a "
+    "greater --shared)"
+}
 """What silence may mean as well, by protocol."""
+_GRACE = 0.3
+"""Seconds for which a server has the word alone, before its guests are looked at."""
 _CEPH_PORTS = ("3300", "6789")
 """What librados tries when no port is given (messenger 2 and 1)."""
 _REST = 1024
@@ -110,6 +117,32 @@ def volume_of(source: Source) -> str:
     return source.location.partition("/")[0] if source.protocol == "gluster" else ""
 
 
+@dataclass(frozen=True)
+class _Guests:
+    """The disks of a machine that use one server: targets whose active image is there, and the others."""
+
+    use: Use
+    writing: frozenset[str]
+    above: frozenset[str]
+
+
+def _guests(use: Use, sources: Iterable[Source]) -> dict[Server, _Guests]:
+    """By server that may have no room; not those that are to serve another image as well."""
+    layers = {layer for disk in use.disks.values() for layer in disk}
+    new = {server for one in sources if one not in layers for server in servers_of(one)}
+    writing: dict[Server, set[str]] = defaultdict(set)
+    above: dict[Server, set[str]] = defaultdict(set)
+    for target, disk in use.disks.items():
+        for place, layer in enumerate(disk):
+            if layer.protocol in _NO_ROOM:
+                for server in servers_of(layer):
+                    (above if place else writing)[server].add(target)
+    return {
+        server: _Guests(use, frozenset(writing[server]), frozenset(above[server]))
+        for server in {*writing, *above} - new
+    }
+
+
 def is_local(uri: str) -> bool:
     """Whether the hypervisor of this libvirt URI is the machine that we run on."""
     parts = urlsplit(uri)
@@ -135,32 +168,48 @@ class Reach:
         """What was not answered just now, and when to ask again."""
         self._volumes: dict[tuple[tuple[Server, ...], str], tuple[float, Volume]] = {}
         """Where the bricks of gluster volumes are, and until when to believe it."""
+        self._full: set[Server] = set()
+        """Servers without room for a question whose guests proved that they live."""
+        self._roomy: set[Server] = set()
+        """Servers that answered while a machine used them: silence of theirs is not for want of room."""
 
-    async def ask(self, sources: Iterable[Source], beside: Iterable[Source] = ()) -> None:
+    async def ask(
+        self, sources: Iterable[Source], beside: Iterable[Source] = (), use: Use | None = None
+    ) -> None:
         """Raise StorageUnreachable unless the servers of all images answer, as far as can be told.
 
         ``beside``: images for which QEMU may wait, but that it is not told to open. A server of theirs that
-        refuses connections does not count where QEMU's client then fails at once and for good.
+        refuses connections does not count where QEMU's client then fails at once and for good. ``use``: those
+        of them that the machine uses already; a server may have no room for anybody else then.
         """
+        sources = tuple(sources)
         wanted = {(found, volume_of(one)): True for one in sources if (found := servers_of(one))}
         for one in beside:
             if found := servers_of(one):
                 wanted.setdefault((found, volume_of(one)), found[0].protocol not in _FAIL_AT_ONCE)
         if not wanted:
             return
+        guests = _guests(use, sources) if use is not None else {}
         told = await asyncio.gather(
-            *(self._trouble(servers, needed) for (servers, _), needed in wanted.items()),
+            *(self._trouble(servers, needed, guests) for (servers, _), needed in wanted.items()),
             *(self._bricks(*place, needed) for place, needed in wanted.items() if place[1]),
         )
         troubles = sorted({trouble for trouble in told if trouble})
         if troubles:
             raise StorageUnreachable("; ".join(troubles))
 
-    async def _trouble(self, servers: tuple[Server, ...], needed: bool) -> str:
+    async def _trouble(
+        self, servers: tuple[Server, ...], needed: bool, guests: Mapping[Server, _Guests]
+    ) -> str:
         """What is wrong with these servers of one image, for people; empty when one answers or nothing can be
         said, or (unless they are ``needed``) when they refuse connections."""
         answers: dict[Server, Answer] = {}
-        pending = {asyncio.ensure_future(self._one(server)): server for server in servers}
+        pending = {
+            asyncio.ensure_future(
+                self._used(server, guests[server]) if server in guests else self._one(server)
+            ): server
+            for server in servers
+        }
         try:
             while pending:
                 done, _ = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -229,6 +278,32 @@ class Reach:
         if answer is Answer.UNSEEN:
             return False
         return self._local or answer in {Answer.SILENT, Answer.STRANGE} or server in self._answered
+
+    async def _used(self, server: Server, guests: _Guests) -> Answer:
+        """Ask a server that the machine uses already, and look at its guests when it does not answer."""
+        if server in self._full and await self._proved(server, guests, within=self._deadline / 2):
+            return Answer.ANSWERED  # and no question is left in the queue of those that it cannot serve
+        question = asyncio.ensure_future(self._one(server))
+        try:
+            await asyncio.wait({question}, timeout=_GRACE)
+            silent = not question.done() or question.result() in {Answer.SILENT, Answer.LOST}
+            if silent and await self._proved(server, guests, within=self._deadline - _GRACE):
+                self._full.add(server)
+                return Answer.ANSWERED
+            answer = await question
+        finally:
+            question.cancel()  # only the waiting
+        self._full.discard(server)
+        if answer is Answer.ANSWERED:
+            self._roomy.add(server)
+        return answer
+
+    async def _proved(self, server: Server, guests: _Guests, *, within: float) -> bool:
+        """Whether a guest gets on that could not without this server. When all disks only read through to it,
+        whether one gets on shows just that nothing is stuck, which is no proof if it should have answered."""
+        if guests.writing:
+            return await guests.use.gets_on(guests.writing, within=within)
+        return server not in self._roomy and await guests.use.gets_on(guests.above, within=within)
 
     async def _one(self, server: Server) -> Answer:
         """Ask, together with whoever asks the same at this moment."""

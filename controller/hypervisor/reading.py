@@ -211,6 +211,19 @@ def _layer_stats(connection: libvirt.virConnect, domain: libvirt.virDomain) -> t
     return ()
 
 
+def completed_requests(connection: libvirt.virConnect, uuid: str) -> dict[str, int]:
+    """How many requests of the guest QEMU has completed since the start, by target. Does not wait for I/O
+    (measured: 2 to 25 ms while a server hangs). Raises Busy beside a pull, whose end it must not meet."""
+    domain = connection.lookupByUUIDString(uuid)
+    refuse_beside_a_pull(domain)
+    found = {}
+    for _, record in connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, 0):
+        for number in range(int(record.get("block.count", 0))):
+            done = (record.get(f"block.{number}.{kind}.reqs") for kind in ("rd", "wr", "fl"))
+            found[str(record[f"block.{number}.name"])] = sum(int(one) for one in done if one is not None)
+    return found
+
+
 def _layers_of(record: Mapping[str, str | int]) -> Iterator[LayerStats]:
     """One entry per layer that has sizes. A drive without medium and a layer that QEMU told nothing about
     have none, and nothing is made up for them."""

@@ -15,7 +15,7 @@ from controller.chain.guards import Blocked, Why
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan, State
 from controller.chain.source import Source
-from controller.hypervisor.driver import Driver
+from controller.hypervisor.driver import Driver, Running
 from controller.hypervisor.errors import Busy, OutcomeUnknown, StorageUnreachable
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.store import DomainKey
@@ -36,7 +36,7 @@ async def with_stalls(
         if still < _STILL or facts is None or facts.live is None:
             continue
         try:
-            await driver.reach(layer.source for layer in facts.live.layers)
+            await driver.reach((layer.source for layer in facts.live.layers), running=Running.of(observation))
         except StorageUnreachable as error:
             text = f"the job stands still: {error}; it goes on when the server answers"
             waiting[disk.target] = Blocked(Why.STORAGE_UNREACHABLE, text)

@@ -24,9 +24,18 @@ class NbdExport(ServerProcess):
     """One export: `source` names it for libvirt and qemu-img, `path` is the raw file behind it.
 
     `port` 0: it listens on a unix socket beside the file. `tls`: directory of the server's certificates.
+    `clients`: so many are served at the same time; others wait.
     """
 
-    def __init__(self, session: Session, source: ImageSource, *, path: Path, tls: Path | None = None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        source: ImageSource,
+        *,
+        path: Path,
+        tls: Path | None = None,
+        clients: int = _CLIENTS,
+    ) -> None:
         command = ["qemu-nbd", "--format=raw", f"--export-name={source.name}"]
         if source.socket:
             command.append(f"--socket={source.socket}")
@@ -35,7 +44,7 @@ class NbdExport(ServerProcess):
         if tls is not None:
             identity = f"tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir={tls}"
             command += ["--object", identity, "--tls-creds=tls"]
-        command += [f"--shared={_CLIENTS}", "--persistent", str(path)]
+        command += [f"--shared={clients}", "--persistent", str(path)]
         super().__init__(
             session,
             f"nbd-{source.name}",
@@ -57,11 +66,13 @@ class NbdServers:
         self._book = book
         self._directory = session.directory / "storage" / "nbd"
 
-    def export(self, name: str, size: int, *, tls: bool = False, unix: bool = False) -> NbdExport:
+    def export(
+        self, name: str, size: int, *, tls: bool = False, unix: bool = False, clients: int = _CLIENTS
+    ) -> NbdExport:
         """Make a sparse file of `size` bytes and export it. Raises LabError if the name is taken.
 
         `tls`: only clients with a certificate of the lab are served; the lab's libvirt hosts get one.
-        `unix`: on a unix socket instead of a TCP port (without TLS).
+        `unix`: on a unix socket instead of a TCP port (without TLS). `clients`: it serves so many at a time.
         """
         if tls and unix:
             raise LabError("the lab has no NBD export with TLS on a unix socket")
@@ -72,11 +83,12 @@ class NbdServers:
         path.touch(0o600)
         os.truncate(path, size)
         port = 0 if unix else free_port(_ADDRESS)
-        export = self._of(name, {"port": port, "path": str(path), "tls": tls})
+        note = {"port": port, "path": str(path), "tls": tls, "clients": clients}
+        export = self._of(name, note)
         export.start()
         if export.source.access is not None:
             self._book.grant("nbd", _ADDRESS, port, export.source.access)
-        self._session.note(NOTE + name, {"port": port, "path": str(path), "tls": tls})
+        self._session.note(NOTE + name, note)
         return export
 
     def remove(self, export: NbdExport) -> None:
@@ -92,13 +104,14 @@ class NbdServers:
         return [self._of(key.removeprefix(NOTE), note) for key, note in notes.items() if key.startswith(NOTE)]
 
     def _of(self, name: str, note: Mapping[str, Any]) -> NbdExport:
-        path = Path(note["path"])
+        path, clients = Path(note["path"]), int(note["clients"])
         if not note["port"]:
             source = ImageSource("nbd", name, socket=str(path.with_suffix(".sock")))
-            return NbdExport(self._session, source, path=path)
+            return NbdExport(self._session, source, path=path, clients=clients)
         if not note["tls"]:
-            return NbdExport(self._session, ImageSource("nbd", name, _ADDRESS, note["port"]), path=path)
+            source = ImageSource("nbd", name, _ADDRESS, note["port"])
+            return NbdExport(self._session, source, path=path, clients=clients)
         server, client = make_certificates(self._directory / "tls")
         access = Access(tls=True, tls_directory=str(client))
         source = ImageSource("nbd", name, _ADDRESS, note["port"], access=access)
-        return NbdExport(self._session, source, path=path, tls=server)
+        return NbdExport(self._session, source, path=path, tls=server, clients=clients)

@@ -119,3 +119,46 @@ def test_the_hung_server_of_the_guests_own_disk(stage: Stage, kind: str) -> None
     other.remember("net")
     assert other.reader.verify(other.kept["net"]).identical
     assert machine.progress()[1] == 0, "a write of the guest failed"
+
+
+def test_a_server_with_room_for_the_machine_alone(stage: Stage) -> None:
+    """`qemu-nbd` serves one client if it is not told otherwise: it cannot be asked, but the guest tells."""
+    export = stage.lab.nbd.export("lonely", 20 << 20, clients=1)
+    machine = stage.machine(Disk.nbd(export))
+    points, shop = stage.points(machine), stage.shop
+    machine.wait_writing()
+    elsewhere = {"directory": str(stage.scratch)}
+    with hung(export):
+        shop.snapshot("first", machine.name, overlay=elsewhere)
+        assert "--shared" in shop.waits_for("first", "StorageUnreachable")
+        assert monitor_answers(machine)
+    shop.ready("first", timeout=WITHIN)
+    machine.wait_writing()
+    shop.snapshot("second", machine.name, overlay=elsewhere)
+    shop.ready("second")
+    assert len(machine.chain()) == 3
+    for name in ("first", "second"):
+        machine.wait_writing()
+        shop.delete(name, timeout=WITHIN)
+    assert len(machine.chain()) == 1
+    machine.wait_writing()
+    assert machine.progress()[1] == 0, "a write of the guest failed"
+    machine.destroy()  # only now is there room for somebody who reads
+    points.verify_shut_off()
+
+
+def test_a_server_with_room_for_another_disk_of_the_machine_alone(stage: Stage) -> None:
+    """A point of the file beside it needs nothing of that server, but QEMU waits for it."""
+    export = stage.lab.nbd.export("lonely-beside", 20 << 20, clients=1)
+    machine = stage.machine(Disk.file(), Disk.nbd(export))
+    points, shop = stage.points(machine), stage.shop
+    points.take("before")
+    with hung(export):
+        shop.snapshot("later", machine.name)
+        assert "--shared" in shop.waits_for("later", "StorageUnreachable")
+        assert monitor_answers(machine)
+    shop.ready("later", timeout=WITHIN)
+    points.remember("later")
+    points.verify()
+    points.delete("before")
+    points.verify()

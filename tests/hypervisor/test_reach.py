@@ -148,7 +148,7 @@ async def test_a_name_that_means_nothing(name: str) -> None:
     source = Source.network("nbd", "e", [Host("placeholder", "10809")])
     server = servers_of(source)[0]
     reach = Reach(local=True, deadline=5)
-    assert (await reach._trouble((type(server)("nbd", name, "10809"),), needed=True)).endswith(
+    assert (await reach._trouble((type(server)("nbd", name, "10809"),), needed=True, guests={})).endswith(
         "cannot be connected to: look at the server, its name and the network"
     )
 

@@ -21,6 +21,7 @@ from controller.hypervisor.driver import (
     LayerStats,
     Pool,
     Removal,
+    Running,
 )
 from controller.hypervisor.errors import (
     Busy,
@@ -178,8 +179,10 @@ class SimulatedDriver:
                 raise Unsupported(f"a pool of type '{pool.type}' cannot hold overlays")
             return pool
 
-    async def reach(self, sources: Iterable[Source], *, beside: Iterable[Source] = ()) -> None:
-        """Servers answer unless a test silenced them; nothing is asked for local images."""
+    async def reach(
+        self, sources: Iterable[Source], *, beside: Iterable[Source] = (), running: Running | None = None
+    ) -> None:
+        """Servers answer unless a test silenced them, and have room; nothing is asked for local images."""
         remote = [source for source in (*sources, *beside) if source.type == "network"]
         if remote:
             async with self._call("reach", changing=False, sources=[source.key for source in remote]):

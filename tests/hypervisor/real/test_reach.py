@@ -8,9 +8,14 @@ from collections.abc import Callable
 import pytest
 
 from controller.chain.source import Source
+from controller.hypervisor.driver import Driver, Running
 from controller.hypervisor.errors import StorageUnreachable
+from controller.hypervisor.libvirt_driver import connect_libvirt
 from controller.hypervisor.reach import Reach
+from lab.hosts.host import Host
 from lab.lab import Lab
+from lab.machines.disk import Disk
+from lab.pytest_plugin import MachineFactory
 from lab.storage.image import ImageSource
 from lab.storage.server import ServerProcess
 
@@ -94,6 +99,45 @@ async def test_a_brick_is_asked_behind_its_daemon(lab: Lab) -> None:
     async with asyncio.timeout(60):
         while await trouble(source):
             pass
+
+
+async def test_a_guest_proves_that_a_server_without_room_lives(
+    lab: Lab, host: Host, machines: MachineFactory
+) -> None:
+    """QEMU tells the completed requests also while the server hangs, and they stand still then."""
+    export = lab.nbd.export("reach-lonely", 20 << 20, clients=1)
+    machine = machines(Disk.nbd(export))
+    machine.wait_writing()
+    image = Source.from_element("network", export.source.to_xml())
+    running = Running(machine.uuid, {"vda": (image,)})
+    driver = await connect_libvirt(host.uri)(lambda _: None)
+    try:
+        with pytest.raises(StorageUnreachable, match="--shared"):
+            await driver.reach([image])
+        for _ in range(3):
+            await driver.reach([image], running=running)
+        export.pause()
+        try:
+            for beside in ((), (image,)):
+                with pytest.raises(StorageUnreachable, match="--shared"):
+                    await driver.reach([] if beside else [image], beside=beside, running=running)
+            assert (await driver.read(machine.uuid)).stats
+        finally:
+            export.resume()
+        async with asyncio.timeout(60):
+            while await silent(driver, image, running):
+                pass
+    finally:
+        await driver.close()
+
+
+async def silent(driver: Driver, image: Source, running: Running) -> bool:
+    """Whether its server is still taken for hung."""
+    try:
+        await driver.reach([image], running=running)
+    except StorageUnreachable:
+        return True
+    return False
 
 
 async def test_being_asked_leaves_no_trace_in_an_nbd_server(lab: Lab) -> None:
