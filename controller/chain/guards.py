@@ -16,6 +16,9 @@ from controller.chain.observation import DiskFacts, JobKind, Observation, RunSta
 from controller.chain.outcome import Outcome
 from controller.chain.source import Source
 
+DEEPEST = 200
+"""Layers that libvirt opens at most (measured: code 84 beyond)."""
+
 
 class Why(StrEnum):
     """Why something does not happen now. The values are reasons of the API (held by a test)."""
@@ -40,6 +43,7 @@ class Why(StrEnum):
     CAPABILITY_MISSING = "CapabilityMissing"
     QUEUED = "Queued"
     NOT_CONVERGING = "NotConverging"
+    INSUFFICIENT_SPACE = "InsufficientSpace"
     SETTLING = "Settling"
     AWAITING_APPROVAL = "AwaitingApproval"
     LAYER_NOT_FOUND = "LayerNotFound"
@@ -165,13 +169,43 @@ def foreign_job_guard(facts: DiskFacts) -> Blocked | None:
 
 
 def depth_guard(chain: Disk, policy: Policy) -> Blocked | None:
-    """Is there room for one more layer?"""
+    """Is there room for one more layer, by the class and by libvirt?"""
+    if len(chain.layers) >= DEEPEST:
+        return Blocked(
+            Why.CHAIN_TOO_LONG,
+            f"disk {chain.target} has {len(chain.layers)} layers, and libvirt opens no chain of more than "
+            f"{DEEPEST}; delete points that are not needed",
+        )
     if len(chain.layers) < policy.max_layers:
         return None
     return Blocked(
         Why.CHAIN_TOO_LONG,
         f"disk {chain.target} has {len(chain.layers)} layers and the class allows {policy.max_layers}; "
         f"delete points that are not needed, or raise maxLayers",
+    )
+
+
+def room_guard(observation: Observation, overlay: Source, policy: Policy) -> Blocked | None:
+    """Does enough remain free where a new layer goes, as far as that is known?"""
+    free = observation.free.get(overlay.home)
+    if free is None or free >= policy.min_free:
+        return None
+    return Blocked(
+        Why.INSUFFICIENT_SPACE,
+        f"{overlay.home} has {free} bytes free, and the class keeps {policy.min_free} (minFreeBytes): the "
+        f"guest could soon write nothing more to a layer there; delete points, or make room",
+    )
+
+
+def dwindling_guard(observation: Observation, kept: Source, policy: Policy) -> Blocked | None:
+    """Does enough remain free while a merge writes to ``kept``?"""
+    free = observation.free.get(kept.home)
+    if free is None or free >= policy.min_free:
+        return None
+    return Blocked(
+        Why.INSUFFICIENT_SPACE,
+        f"the merge into {kept.uri} was ended, because {kept.home} has only {free} bytes free and the class "
+        f"keeps {policy.min_free} (minFreeBytes); the chain is as before: make room there",
     )
 
 

@@ -10,6 +10,7 @@ from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.guards import Blocked, Why, unasked
 from controller.chain.journal import OperationKind
+from controller.chain.marks import Mark, MarkKind
 from controller.chain.observation import DiskFacts, Observation
 
 _READ_ONLY = frozenset({"http", "https", "ftp", "ftps", "tftp"})
@@ -125,11 +126,65 @@ def growth_guard(case: MergeCase) -> Blocked | None:
     capacity = {layer.key: case.facts.sizes.get(layer.key) for layer in case.chain.layers}
     upper = max((size.capacity for size in capacity.values() if size), default=0)
     size = capacity[lower.key]
-    if size is None or size.capacity >= upper:
+    if size is None:
+        return Blocked(
+            Why.CHAIN_UNKNOWN,
+            f"libvirt does not tell how large {lower.source.uri} is, so nothing is merged into it",
+        )
+    if size.capacity >= upper:
         return None
     return Blocked(
         Why.UNSUPPORTED_TOPOLOGY,
         f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}; enlarge it first",
+    )
+
+
+def mark_guard(case: MergeCase) -> Blocked | None:
+    """What libvirt keeps of an image is of no use once the image is merged."""
+    span = case.choice.span
+    at = {layer.source.footprint: n for n, layer in enumerate(case.chain.layers)}
+    for mark in case.observation.marks:
+        images = mark.images.get(case.chain.target)
+        if images is None:
+            continue
+        places = [at[image] for image in images if image in at]
+        if mark.kind is MarkKind.CHECKPOINT:
+            crosses = not places or span.top <= max(places)
+        else:
+            crosses = not images or any(span.top <= place <= span.bottom for place in places)
+        if crosses:
+            return Blocked(Why.UNSUPPORTED_TOPOLOGY, _of_libvirt(case, mark))
+    return None
+
+
+def _of_libvirt(case: MergeCase, mark: Mark) -> str:
+    domain, name = case.observation.name, mark.name
+    way = {
+        MarkKind.SNAPSHOT: f"virsh snapshot-delete {domain} {name} --metadata (which keeps its images)",
+        MarkKind.INTERNAL: f"virsh snapshot-delete {domain} {name}",
+        MarkKind.CHECKPOINT: f"virsh checkpoint-delete {domain} {name}, and the next backup is a full one",
+    }[mark.kind]
+    return (
+        f"libvirt has a {mark.kind} {name} of {domain} that needs images of disk {case.chain.target} as they "
+        f"are; when it is not needed any more, delete it: {way}"
+    )
+
+
+def space_guard(case: MergeCase) -> Blocked | None:
+    """Does enough remain free when the kept image has grown by what is copied into it? What lies in several
+    layers is copied once, and over what the image holds already, so this is the worst case."""
+    kept = case.chain.layers[case.choice.kept]
+    free, size = case.observation.free.get(kept.source.home), case.facts.sizes.get(kept.key)
+    if free is None or not case.policy.min_free:
+        return None
+    room = None if size is None else max(0, size.capacity - size.allocation)
+    grows = case.choice.copies if room is None else min(case.choice.copies, room)
+    if free - grows >= case.policy.min_free:
+        return None
+    return Blocked(
+        Why.INSUFFICIENT_SPACE,
+        f"{kept.source.home} has {free} bytes free; the merge into {kept.source.uri} may take {grows}, and "
+        f"the class keeps {case.policy.min_free} (minFreeBytes): make room there, or lower minFreeBytes",
     )
 
 
@@ -141,6 +196,8 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
     shared_guard,
     unasked_guard,
     growth_guard,
+    mark_guard,
+    space_guard,
 )
 
 

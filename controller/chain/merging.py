@@ -63,7 +63,7 @@ class Merging:
             text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
             return self._waiting(Blocked(Why.QUEUED, text))
         if self.observation.in_use_elsewhere is None:
-            return DiskPlan(self.facts.target, wants_usage=True)
+            return DiskPlan(self.facts.target, wants_usage=True, merging=True)
         return self._divided(span, policy, wants)
 
     def division(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> Division:

@@ -12,6 +12,7 @@ from enum import StrEnum
 
 from controller.chain.disk import Disk
 from controller.chain.journal import Journal
+from controller.chain.marks import Mark
 
 
 class JobKind(StrEnum):
@@ -106,6 +107,12 @@ class Observation:
     made beforehand."""
     unasked: tuple[str, ...] = ()
     """Hypervisors that could not be asked for users of images on the network, or for ``claims``."""
+    marks: tuple[Mark, ...] = ()
+    """Snapshots and checkpoints of libvirt's own; read together with who else uses the images when a merge is
+    due."""
+    free: Mapping[str, int] = field(default_factory=dict)
+    """Bytes that are free where images lie, by :attr:`Source.home`, as they were last read. What is missing
+    cannot be told: an NBD export, a LUN, a place that libvirt has no storage driver for."""
     domain_job: str = ""
     """A domain-wide job (migration, save …) that runs, or empty."""
     paused_by_io_error: bool = False

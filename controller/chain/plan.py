@@ -69,6 +69,8 @@ class DiskPlan:
     """The operation whose job runs now."""
     wants_usage: bool = False
     """A merge or removal is due and needs to know who else uses the images."""
+    merging: bool = False
+    """It is a merge, and needs to know what libvirt keeps of the images and how much is free as well."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,11 @@ class Plan:
     def wants_usage(self) -> bool:
         """True when planning again with the images in use elsewhere would get further."""
         return any(disk.wants_usage for disk in self.disks)
+
+    @property
+    def merging(self) -> tuple[str, ...]:
+        """Targets of the disks that a merge is due on and that more must be known of."""
+        return tuple(disk.target for disk in self.disks if disk.merging)
 
     def disk(self, target: str) -> DiskPlan | None:
         """The plan of one disk."""

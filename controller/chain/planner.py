@@ -24,12 +24,14 @@ from controller.chain.guards import (
     depth_guard,
     disk_guard,
     domain_guard,
+    dwindling_guard,
     foreign_job_guard,
     io_error_guard,
     lent_guard,
     overlay_required,
     ownership_guard,
     pull_guard,
+    room_guard,
     unflushed,
     unsettled,
 )
@@ -166,6 +168,8 @@ class _DiskPlanner:
         policy = Policy.strictest(want.policy for want in self.wants if want.owner in operation.owners)
         progress = self.circumstances.progress.get(facts.target)
         why = endless(operation, facts, policy, progress, self.circumstances.now)
+        if operation.kind is not OperationKind.PULL:
+            why = why or dwindling_guard(self.observation, operation.kept.source, policy)
         return None if why is None else Abort(facts.target, operation, why, policy.no_progress)
 
     def _finish(self, facts: DiskFacts, operation: Operation) -> DiskPlan:
@@ -227,6 +231,8 @@ class _DiskPlanner:
         """Where the overlay goes, or what is against it."""
         overlay = self._overlay(facts, chain, want)
         obstacle = depth_guard(chain, want.policy)
+        if overlay is not None and obstacle is None:
+            obstacle = room_guard(self.observation, overlay.source, want.policy)
         if overlay is not None and obstacle is None and want.placement.target is not None:
             known = self.observation.claims is not None
             obstacle = lent_guard(self.observation, overlay.source) if known else None
@@ -263,8 +269,9 @@ class _DiskPlanner:
         return self._do(Discard(facts.target, due[0], last=tries >= _MOST_TRIES))
 
     def _merge(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
-        obstacle = self._domain_obstacle(facts) or self._held(facts.target)
-        obstacle = obstacle or io_error_guard(self.observation)
+        obstacle = (
+            self._domain_obstacle(facts) or self._held(facts.target) or io_error_guard(self.observation)
+        )
         merging = Merging(self.observation, facts, chain, self.record, self.wants, self.circumstances)
         return approved(merging.plan(None if obstacle is None else self._waiting(obstacle)), merging)
 

@@ -69,6 +69,11 @@ class Source:
             etree.SubElement(element, "host", {k: v for k, v in attributes.items() if v})
         return cls.from_element("network", element)
 
+    @property
+    def home(self) -> str:
+        """Where the image lies, for people and to compare: its URI without the last name."""
+        return self.uri.rpartition("/")[0]
+
     def element(self) -> etree._Element:
         """A fresh ``<source>`` element, free to be put into another document."""
         return etree.fromstring(self.xml, _PARSER)

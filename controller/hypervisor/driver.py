@@ -104,6 +104,10 @@ class Running:
         disks = {live.target: tuple(layer.source for layer in live.layers) for live in lives if live}
         return cls(observation.uuid, disks)
 
+    def written(self) -> Running:
+        """Without the images below: that a guest gets on above them says nothing of a job that uses them."""
+        return Running(self.uuid, {target: layers[:1] for target, layers in self.disks.items()})
+
 
 class Removal(StrEnum):
     """How an image removal ended."""
@@ -124,6 +128,16 @@ class Facts:
     and ``storage-…`` for each type of storage pool."""
     flags_asked: bool = True
     """There was a domain to ask with: a flag that is not in ``capabilities`` is not known to the daemon."""
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a merge must respect besides the chain."""
+
+    marks: tuple[str, ...] = ()
+    """XML of the snapshots and checkpoints that libvirt keeps of the domain."""
+    free: Mapping[str, int] = field(default_factory=dict)
+    """Free bytes where images lie, by :attr:`Source.home`; what cannot be told is missing."""
 
 
 class LifecycleKind(StrEnum):
@@ -212,6 +226,10 @@ class Driver(Protocol):
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
         """Look into an image that was made beforehand, from where the domain would use it. ``way_in`` is the
         index of the layer whose credentials its server takes. Changes nothing. Raises NotExaminable."""
+        ...
+
+    async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
+        """What libvirt keeps of a domain, and how much is free where these images lie."""
         ...
 
     async def pool(self, name: str) -> Pool:

@@ -12,8 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
 
@@ -36,10 +35,12 @@ from controller.hypervisor.driver import (
     Pool,
     Removal,
     Running,
+    Surroundings,
 )
 from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
+from controller.hypervisor.listings import Listings
 from controller.hypervisor.reach import Reach, is_local
 from controller.hypervisor.reach_progress import Use
 from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
@@ -87,9 +88,7 @@ class LibvirtDriver:
         self._closed: asyncio.Future[None] | None = None
         self._aliases: dict[tuple[str, str], str] = {}
         self._resolving: dict[tuple[str, str], asyncio.Task[None]] = {}
-        self._directories: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._listings: dict[str, asyncio.Task[Mapping[str, str]]] = {}
-        """Listings that have not begun, by directory."""
+        self._listings = Listings(self._list)
 
     @classmethod
     async def open(
@@ -141,41 +140,34 @@ class LibvirtDriver:
         )
 
     async def definitions(self) -> tuple[str, ...]:
-        return await self._ask(
-            "reading every domain",
-            reading.list_definitions,
-            deadline=self._timing.sweep,
-        )
+        return await self._ask("reading every domain", reading.list_definitions, deadline=self._timing.sweep)
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
         place = places.place_of(source)
         if place is None or not place.shows_headers:
             return ()
-        return storage.referrers(await self._backings(place), place, source)
+        return storage.referrers((await self._listings.of(place)).backings, place, source)
 
-    async def _backings(self, place: places.Place) -> Mapping[str, str]:
-        """What the headers in ``place`` name, by a listing that begins after this call: all who wait for one
-        share it. Its time grows with the number of images, and many merges end in one directory at once."""
-        listing = self._listings.get(place.key)
-        if listing is None:
-            listing = self._listings[place.key] = self._loop.create_task(self._list(place))
-            # A failure when all who waited were cancelled has no reader: mark it as seen.
-            listing.add_done_callback(lambda task: task.cancelled() or task.exception())
-        return await asyncio.shield(listing)
+    async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
+        found = {image.home: place for image in images if (place := places.place_of(image)) is not None}
+        marks, listings = await asyncio.gather(
+            self._ask(f"snapshots of {uuid}", lambda libvirtd: reading.list_marks(libvirtd, uuid), key=uuid),
+            asyncio.gather(*(self._listings.of(place) for place in found.values())),
+        )
+        free = {home: one.free for home, one in zip(found, listings, strict=True) if one.free is not None}
+        return Surroundings(marks, free)
 
-    async def _list(self, place: places.Place) -> Mapping[str, str]:
-        async with self._directories[place.key]:
-            del self._listings[place.key]  # it begins: whoever asks from now on needs the next one
-            return await self._ask(
-                f"listing {place.key}",
-                lambda connection: storage.backings(connection, place),
-                key=place.key,
-                deadline=self._timing.change,
-            )
+    async def _list(self, place: places.Place) -> storage.Listing:
+        return await self._ask(
+            f"listing {place.key}",
+            lambda connection: storage.listing(connection, place),
+            key=place.key,
+            deadline=self._timing.change,
+        )
 
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
         place = examine.directory_of(source)
-        async with self._directories[place.key] if place else contextlib.nullcontext():
+        async with self._listings.lock(place) if place else contextlib.nullcontext():
             return await self._ask(
                 f"examining {source.uri}",
                 lambda connection: examine.examine(connection, uuid, source, way_in),
@@ -296,7 +288,7 @@ class LibvirtDriver:
 
     async def remove_image(self, source: Source) -> Removal:
         place = places.removable_from(source)
-        async with self._directories[place.key]:
+        async with self._listings.lock(place):
             return await self._run(
                 f"removing {source.uri}",
                 lambda connection: storage.remove(connection, place, source),

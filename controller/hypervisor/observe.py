@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from controller.chain.disk import DomainDefinition
 from controller.chain.journal import Journal
 from controller.chain.journal_codec import JournalError, decode
+from controller.chain.marks import parse_mark
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.parse import parse_domain
 from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
@@ -79,17 +80,25 @@ async def _answer(driver: Driver) -> tuple[str, ...] | None:
 
 
 async def with_usage(
-    driver: Driver, observation: Observation, fleet: Fleet | None = None, *, lent: bool = False
+    driver: Driver,
+    observation: Observation,
+    fleet: Fleet | None = None,
+    *,
+    lent: bool = False,
+    merging: Collection[str] = (),
 ) -> Observation:
     """The observation with who else uses images, read now; raises as :func:`observe` does. With ``lent`` also
-    what anybody claims anywhere.
+    what anybody claims anywhere; with ``merging`` what libvirt keeps of the domain, and how much is free
+    where the images of these disks lie.
 
     An image that a disk of the domain itself names by now, and did not when it was observed, counts as used.
     The fleet is asked only if a disk in varve's care has an image that others can reach.
     """
     images = network_images(observation)
     asked = fleet if fleet is not None and (lent or images) else Fleet()
-    documents, elsewhere = await asyncio.gather(driver.definitions(), asked.elsewhere())
+    documents, elsewhere, observation = await asyncio.gather(
+        driver.definitions(), asked.elsewhere(), _with_surroundings(driver, observation, merging)
+    )
     if lent:
         found = await asyncio.to_thread(claims, documents, elsewhere.documents)
         observation = replace(observation, claims={claim.name: claim.user for claim in reversed(found)})
@@ -99,6 +108,20 @@ async def with_usage(
         others = await asyncio.to_thread(users_elsewhere, elsewhere.documents, images, observation)
         users = {**others, **users}
     return replace(observation, in_use_elsewhere=users, unasked=elsewhere.silent)
+
+
+async def _with_surroundings(
+    driver: Driver, observation: Observation, merging: Collection[str]
+) -> Observation:
+    if not merging:
+        return observation
+    chains = [observation.disks[target].chain for target in merging if target in observation.disks]
+    images = [layer.source for chain in chains if chain is not None for layer in chain.layers]
+    found = await driver.surroundings(observation.uuid, images)
+    marks = tuple(parse_mark(xml) for xml in found.marks)
+    homes = {image.home for image in images}
+    others = {home: size for home, size in observation.free.items() if home not in homes}
+    return replace(observation, marks=marks, free={**others, **found.free})
 
 
 def definition_of(reading: DomainReading) -> DomainDefinition:

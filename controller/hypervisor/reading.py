@@ -73,6 +73,13 @@ def list_definitions(connection: libvirt.virConnect) -> tuple[str, ...]:
     return tuple(xml for domain in connection.listAllDomains(0) for xml in _definitions_of(domain))
 
 
+def list_marks(connection: libvirt.virConnect, uuid: str) -> tuple[str, ...]:
+    """XML of the snapshots and checkpoints that libvirt keeps of a domain."""
+    domain = connection.lookupByUUIDString(uuid)
+    snapshots = [one.getXMLDesc(0) for one in domain.listAllSnapshots(0)]
+    return (*snapshots, *(one.getXMLDesc(0) for one in domain.listAllCheckpoints(0)))
+
+
 def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
     try:
         live = domain.XMLDesc(0)

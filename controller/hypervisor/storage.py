@@ -14,6 +14,7 @@ import contextlib
 import posixpath
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import libvirt
 from lxml import etree
@@ -64,11 +65,19 @@ def _delete(volume: libvirt.virStorageVol, place: Place, source: Source) -> None
         raise
 
 
-def backings(connection: libvirt.virConnect, place: Place) -> dict[str, str]:
-    """By image in ``place``: the backing image that its header names; empty when it cannot be listed.
+@dataclass(frozen=True)
+class Listing:
+    """What is in a place."""
 
-    Each image is named as a ``<source>`` names it: by path, or ``volume/path`` on gluster.
-    """
+    backings: Mapping[str, str] = field(default_factory=dict)
+    """By image, the backing image that its header names. Each image is named as a ``<source>`` names it: by
+    path, or ``volume/path`` on gluster."""
+    free: int | None = None
+    """Bytes that are free there; None when it cannot be told."""
+
+
+def listing(connection: libvirt.virConnect, place: Place) -> Listing:
+    """List ``place``; nothing is in it when it cannot be listed."""
     found = {}
     try:
         with opened(connection, place) as pool:
@@ -77,13 +86,13 @@ def backings(connection: libvirt.virConnect, place: Place) -> dict[str, str]:
                 backing = root.findtext("backingStore/path")
                 if backing:
                     found[place.name_of(volume.name())] = backing
+            return Listing(found, pool.info()[3])
     except NotRemovable:
-        return {}
-    return found
+        return Listing()
 
 
 def referrers(found: Mapping[str, str], place: Place, source: Source) -> tuple[str, ...]:
-    """Those of the images that :func:`backings` found whose backing image is ``source``."""
+    """Those of the images that :func:`listing` found whose backing image is ``source``."""
     return tuple(image for image, backing in found.items() if place.is_called(backing, source))
 
 

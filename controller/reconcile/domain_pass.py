@@ -90,6 +90,7 @@ class DomainPass:
         self._chains = chains
         self._key = key
         self._reporter = Reporter(context, key)
+        self._took = False
         self._known: Observation | None = None
         """What the round before has left known of the domain; None when it must be read."""
 
@@ -112,11 +113,15 @@ class DomainPass:
             wants, misfits = await wants_of(snapshots, self._context.store, driver, self._given)
             found = await self._look(driver, wants)
             if not await self._act(driver, found):
+                space = self._context.ledger.space
+                if await space.was_short(self._key, driver, found.observation, found.plan):
+                    continue
                 told = await with_stalls(
                     found.plan, found.observation, driver, self._context.ledger, self._key
                 )
                 await self._reporter.report(found.observation, told, misfits)
                 self._chains.saw(self._key, found.observation, wants, found.circumstances)
+                await space.refresh(self._key, driver, found.observation, found.plan, took=self._took)
                 return self._next_look(found.plan, waiting=bool(misfits))
         return 0.0
 
@@ -137,10 +142,15 @@ class DomainPass:
             self._key.uuid,
             identities=self._context.identities(self._key.hypervisor),
         )
+        observation = replace(observation, free=self._context.ledger.space.known(self._key))
         found = self._planned(observation, wants)
         if found.plan.wants_usage:
             lent = any(want.placement.target for want in wants)
-            found = self._planned(await with_usage(driver, observation, self._fleet, lent=lent), wants)
+            merging = found.plan.merging
+            observation = await with_usage(driver, observation, self._fleet, lent=lent, merging=merging)
+            if merging:
+                self._context.ledger.space.note(self._key, observation, merging)
+            found = self._planned(observation, wants)
         self._count(found)
         return found
 
@@ -320,6 +330,7 @@ class DomainPass:
     def _done(self, step: Step, result: Result, before: Observation) -> None:
         """Note what a step came to."""
         ledger = self._context.ledger
+        self._took = self._took or isinstance(step, Take)
         log.info("step done", extra={"step": type(step).__name__, "disks": ",".join(targets_of(step))})
         if isinstance(step, Record) and step.why is RecordWhy.UNDONE and step.finished is not None:
             ledger.undone(self._key, step.target, f"the {step.finished.kind.value}")

@@ -14,6 +14,7 @@ from controller.chain.steps import Abort
 from controller.hypervisor.driver import JobStatus
 from controller.reconcile.attempts import Attempts
 from controller.reconcile.queue import Backoff
+from controller.reconcile.space import Space
 from controller.reconcile.store import DomainKey
 
 _BACKOFF = Backoff(first=1.0, most=60.0)
@@ -41,6 +42,7 @@ class Ledger:
 
     now: Callable[[], datetime]
     attempts: Attempts = field(init=False)
+    space: Space = field(init=False)
     _holds: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _failures: dict[tuple[DomainKey, str], int] = field(default_factory=dict)
     _told: set[tuple[DomainKey, str]] = field(default_factory=set)
@@ -64,6 +66,7 @@ class Ledger:
     def __post_init__(self) -> None:
         """Share the clock."""
         self.attempts = Attempts(self.now)
+        self.space = Space(self.now)
 
     # Failures ------------------------------------------------------------------------------------------
 

@@ -108,6 +108,7 @@ def policy_of(spec: VolumeSnapshotClassSpec) -> Policy:
         settle_seconds=spec.merge.settle_seconds,
         bandwidth=spec.merge.bandwidth_bytes_per_second,
         max_layers=spec.max_layers,
+        min_free=spec.min_free_bytes,
         no_progress=spec.merge.convergence.no_progress_seconds,
         deadline=spec.merge.convergence.deadline_seconds,
         protected=spec.protected_images,

@@ -16,23 +16,28 @@ from controller.chain.guards import (
     depth_guard,
     disk_guard,
     domain_guard,
+    dwindling_guard,
     foreign_job_guard,
     io_error_guard,
     overlay_required,
     ownership_guard,
+    room_guard,
     unflushed,
     unsettled,
 )
 from controller.chain.journal import OperationKind
+from controller.chain.marks import Mark, MarkKind
 from controller.chain.merge_guards import (
     MERGE_GUARDS,
     MergeCase,
     end_guard,
     growth_guard,
+    mark_guard,
     merge_verdict,
     protected_guard,
     read_only_guard,
     shared_guard,
+    space_guard,
 )
 from controller.chain.observation import Job, JobKind, Observation, RunState, Size
 from controller.chain.outcome import Outcome
@@ -140,6 +145,18 @@ def test_depth(most: int, *, stops: bool) -> None:
         )
     else:
         assert found is None
+
+
+def test_libvirt_opens_no_deeper_chain() -> None:
+    deep = b.disk(*(f"l{n}" for n in range(200)))
+    says(
+        depth_guard(deep, Policy(max_layers=500)),
+        Why.CHAIN_TOO_LONG,
+        "200 layers",
+        "libvirt",
+        "delete points",
+    )
+    assert depth_guard(b.disk(*(f"l{n}" for n in range(199))), Policy(max_layers=200)) is None
 
 
 def test_overlay_required() -> None:
@@ -293,7 +310,6 @@ GIB = 1 << 30
         (Source.file("/images/base"), GIB, 2 * GIB, False),
         (Source.network("gluster", "gv0/base"), GIB, 2 * GIB, False),
         (Source.network("rbd", "p/base"), GIB, 2 * GIB, False),
-        (Source.network("nbd", "base"), None, 2 * GIB, False),
     ],
 )
 def test_growth(source: Source, lower: int | None, upper: int, *, stops: bool) -> None:
@@ -309,6 +325,102 @@ def test_growth(source: Source, lower: int | None, upper: int, *, stops: bool) -
     else:
         assert found is None
     assert growth_guard(replace(case(PULL, chain=chain), facts=facts)) is None
+
+
+def test_nothing_is_merged_into_what_cannot_grow_and_was_not_measured() -> None:
+    base = Layer(Source.network("nbd", "base"), "raw")
+    chain = replace(CHAIN, layers=(*CHAIN.layers[:3], base))
+    facts = b.facts(chain, sizes={layer.key: Size(1, GIB) for layer in chain.layers[:3]})
+    found = growth_guard(replace(case(COMMIT, chain=chain), facts=facts))
+    says(found, Why.CHAIN_UNKNOWN, base.source.uri, "how large")
+
+
+def marked(*names: str) -> dict[str, frozenset[str]]:
+    """What a snapshot or checkpoint names on vda."""
+    return {"vda": frozenset(Source.file(f"/images/{name}").footprint for name in names)}
+
+
+MARKED = marked("o1", "o2")
+
+
+@pytest.mark.parametrize(
+    ("mark", "way", "stops"),
+    [
+        (Mark(MarkKind.SNAPSHOT, "old", MARKED), COMMIT, True),
+        (Mark(MarkKind.SNAPSHOT, "old", MARKED), choice(2, 3, 3), True),
+        (Mark(MarkKind.SNAPSHOT, "old", MARKED), choice(0, 0, 1), True),
+        (
+            Mark(MarkKind.INTERNAL, "old", marked("base")),
+            COMMIT,
+            True,
+        ),
+        (
+            Mark(MarkKind.INTERNAL, "old", marked("base")),
+            ACTIVE,
+            False,
+        ),
+        (Mark(MarkKind.SNAPSHOT, "old", {"vdb": frozenset()}), COMMIT, False),  # of another disk
+        (Mark(MarkKind.SNAPSHOT, "old", {"vda": frozenset({"long gone"})}), COMMIT, False),
+        (
+            Mark(MarkKind.SNAPSHOT, "old", {"vda": frozenset()}),
+            COMMIT,
+            True,
+        ),  # it does not say of which images
+        (Mark(MarkKind.CHECKPOINT, "full", MARKED), COMMIT, True),
+        (
+            Mark(MarkKind.CHECKPOINT, "full", marked("top")),
+            COMMIT,
+            False,
+        ),
+        (
+            Mark(MarkKind.CHECKPOINT, "full", marked("top")),
+            ACTIVE,
+            True,
+        ),
+        (Mark(MarkKind.CHECKPOINT, "full", {"vda": frozenset({"long gone"})}), COMMIT, True),
+    ],
+)
+def test_what_libvirt_keeps(mark: Mark, way: Choice, *, stops: bool) -> None:
+    found = mark_guard(case(way, marks=(mark,)))
+    if stops:
+        says(found, Why.UNSUPPORTED_TOPOLOGY, f"{mark.kind} {mark.name}", "web-1", "delete", "vda")
+    else:
+        assert found is None
+
+
+@pytest.mark.parametrize(
+    ("free", "keeps", "stops"),
+    [({}, GIB, False), ({"/images": 0}, 0, False), ({"/images": 301}, 1, False), ({"/images": 300}, 1, True)],
+)
+def test_space_for_a_commit(free: dict[str, int], keeps: int, *, stops: bool) -> None:
+    big = Choice(Range(1, 3), 3, 300, (K.COMMIT,))
+    found = space_guard(case(big, free=free, policy=Policy(min_free=keeps)))
+    if stops:
+        says(found, Why.INSUFFICIENT_SPACE, "/images", "may take 300", "minFreeBytes", str(free["/images"]))
+    else:
+        assert found is None
+
+
+def test_an_image_grows_to_its_virtual_size_at_most() -> None:
+    sizes = {key: Size(b.CAPACITY - 10, b.CAPACITY) for key in CHAIN.keys}
+    big = replace(
+        case(Choice(Range(1, 3), 3, 10**9, (K.COMMIT,)), free={"/images": 11}),
+        facts=b.facts(CHAIN, sizes=sizes),
+    )
+    assert space_guard(replace(big, policy=Policy(min_free=1))) is None
+    says(space_guard(replace(big, policy=Policy(min_free=2))), Why.INSUFFICIENT_SPACE, "may take 10")
+
+
+def test_space_for_a_new_layer_and_while_one_is_merged() -> None:
+    low = replace(PLAIN, free={"/fast": 99})
+    overlay = Source.file("/fast/new")
+    says(room_guard(low, overlay, Policy(min_free=100)), Why.INSUFFICIENT_SPACE, "/fast", "99", "100")
+    says(
+        dwindling_guard(low, overlay, Policy(min_free=100)), Why.INSUFFICIENT_SPACE, "/fast/new", "99", "100"
+    )
+    for guard in (room_guard, dwindling_guard):
+        assert guard(low, overlay, Policy(min_free=99)) is None
+        assert guard(low, Source.file("/slow/new"), Policy(min_free=100)) is None, "what is not known"
 
 
 def test_the_first_objection_is_the_verdict() -> None:

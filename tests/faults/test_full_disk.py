@@ -11,7 +11,9 @@ import pytest
 
 from lab.controller import hypervisor
 from lab.hosts.host import Host
-from tests.e2e.stage import QUICK, Stage
+from lab.machines.machine import Machine
+from tests.e2e.points import Points
+from tests.e2e.stage import AT_ONCE, QUICK, Stage, other_class
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
@@ -44,14 +46,38 @@ def fill(directory: Path) -> Path:
     return filler
 
 
+def with_points(stage: Stage, host: Host, small_disk: Path, *, keeps: int) -> tuple[Machine, Points]:
+    """A machine whose lowest overlay is on the small disk, of which so many bytes are to remain free."""
+    stage.shop.apply(other_class("careful", minFreeBytes=keeps, merge=AT_ONCE))
+    machine = stage.machine(host=host, writer=QUICK)
+    points, elsewhere = stage.points(machine), {"directory": str(stage.scratch)}
+    points.take("base", overlay={"directory": str(small_disk)}, volumeSnapshotClassName="careful")
+    points.take("unwanted", overlay=elsewhere, volumeSnapshotClassName="careful")
+    points.take("above", rounds=1024, overlay=elsewhere, volumeSnapshotClassName="careful")
+    return machine, points
+
+
+def test_a_commit_that_would_leave_too_little_free_is_not_begun(
+    stage: Stage, small_host: Host, small_disk: Path
+) -> None:
+    machine, points = with_points(stage, small_host, small_disk, keeps=2 << 20)
+    shop, filler = stage.shop, fill(small_disk)
+    del points.kept["unwanted"]
+    shop.begin_delete("unwanted")
+    message = shop.waits_for("unwanted", "InsufficientSpace")
+    assert str(small_disk) in message
+    assert "minFreeBytes" in message
+    assert len(machine.chain()) == 4
+    for name, layer in points.holders().items():
+        assert stage.lab.reader.verify(points.kept[name], layer.source).identical, name
+    filler.unlink()
+    shop.gone("unwanted", timeout=90)
+    points.verify()
+
+
 def test_a_commit_into_a_full_disk_waits_for_space(stage: Stage, small_host: Host, small_disk: Path) -> None:
-    machine = stage.machine(host=small_host, writer=QUICK)
-    points, shop = stage.points(machine), stage.shop
-    elsewhere = {"directory": str(stage.scratch)}
-    points.take("base", overlay={"directory": str(small_disk)})
-    points.take("unwanted", overlay=elsewhere)
-    points.take("above", rounds=1024, overlay=elsewhere)
-    filler = fill(small_disk)
+    machine, points = with_points(stage, small_host, small_disk, keeps=0)
+    shop, filler = stage.shop, fill(small_disk)
     del points.kept["unwanted"]
     shop.begin_delete("unwanted")
     message = shop.waits_for("unwanted", "Failed")

@@ -22,6 +22,7 @@ from controller.hypervisor.driver import (
     Pool,
     Removal,
     Running,
+    Surroundings,
 )
 from controller.hypervisor.errors import (
     Busy,
@@ -161,6 +162,13 @@ class SimulatedDriver:
         """Neighbours whose header names ``source``."""
         async with self._call("referrers", changing=False, source=source.key):
             return self._host.storage.referrers(source)
+
+    async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
+        """What a test put into ``host.marks`` and ``host.free``."""
+        async with self._call("surroundings", changing=False, uuid=uuid):
+            homes = {image.home for image in images}
+            free = {home: size for home, size in self._host.free.items() if home in homes}
+            return Surroundings(tuple(self._host.marks.get(uuid, ())), free)
 
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
         """What an image is, and what it says of the one below it."""

@@ -45,6 +45,10 @@ class SimulatedHost(Domains):
         self.auto = auto
         self.delay = delay
         self.pools: dict[str, Pool] = {}
+        self.marks: dict[str, list[str]] = {}
+        """By domain: XML of snapshots and checkpoints that libvirt keeps."""
+        self.free: dict[str, int] = {}
+        """Free bytes by :attr:`Source.home`; what is missing cannot be told."""
         self._unrecorded: list[_Finished] = []
 
     # Connections --------------------------------------------------------------------------------------

@@ -89,13 +89,13 @@ async def test_those_who_wait_for_a_listing_share_one_that_begins_after_they_ask
     driver: Driver, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     began: list[set[str]] = []
-    real = storage.backings
+    real = storage.listing
 
     def noted(connection: Any, place: Place) -> dict[str, str]:
         began.append(files.names(str(images)))
         return real(connection, place)
 
-    monkeypatch.setattr(storage, "backings", noted)
+    monkeypatch.setattr(storage, "listing", noted)
     base, b = Source.file(f"{images}/base"), Source.file(f"{images}/b")
     first = asyncio.ensure_future(driver.referrers(base))
     await until(lambda: began)

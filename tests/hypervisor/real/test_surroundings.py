@@ -1,0 +1,109 @@
+"""What libvirt keeps of a machine besides its chain, and how much is free where its images lie."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from controller.chain.cost import Choice, Range
+from controller.chain.desired import Policy
+from controller.chain.guards import Why
+from controller.chain.journal import OperationKind
+from controller.chain.marks import Mark, MarkKind, parse_mark
+from controller.chain.merge_guards import MergeCase, mark_guard
+from controller.chain.source import Host as SourceHost
+from controller.chain.source import Source
+from controller.hypervisor.observe import observe, with_usage
+from tests.hypervisor.real.subject import Subject
+
+pytestmark = pytest.mark.real
+
+
+async def marks(subject: Subject) -> list[Mark]:
+    images = [layer.source for layer in await subject.layers()]
+    found = await subject.driver.surroundings(subject.uuid, images)
+    return [parse_mark(xml) for xml in found.marks]
+
+
+async def stopped_by(subject: Subject, span: Range) -> str:
+    """What is against a commit of these layers, in words; empty when nothing is."""
+    observation = await observe(subject.driver, subject.uuid, identities=())
+    observation = await with_usage(subject.driver, observation, merging={"vda"})
+    facts = observation.disks["vda"]
+    assert facts.chain is not None
+    choice = Choice(span, span.bottom, 0, (OperationKind.COMMIT,))
+    found = mark_guard(MergeCase(observation, facts, facts.chain, choice, Policy()))
+    assert found is None or found.why is Why.UNSUPPORTED_TOPOLOGY
+    return "" if found is None else found.message
+
+
+BY_HAND = """<domainsnapshot><name>by-hand</name><disks><disk name='vda' snapshot='external'/>
+<disk name='vdb' snapshot='no'/></disks></domainsnapshot>"""
+
+
+async def test_nothing_is_kept_of_points_of_varve(subject: Subject) -> None:
+    await subject.take()
+    assert await marks(subject) == []
+
+
+async def test_an_external_snapshot_of_libvirts_keeps_its_images_from_being_merged(subject: Subject) -> None:
+    await subject.take()
+    (frozen, *_) = await subject.layers()
+    subject.machine.domain.snapshotCreateXML(BY_HAND, libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY)
+    overlay = (await subject.layers())[0]
+    await subject.take()
+    (mark,) = await marks(subject)
+    assert (mark.kind, mark.name, set(mark.images)) == (MarkKind.SNAPSHOT, "by-hand", {"vda"})
+    assert mark.images["vda"] == {frozen.source.footprint, overlay.source.footprint}
+    for span in (Range(0, 1), Range(1, 2), Range(2, 3), Range(0, 3)):
+        assert "snapshot by-hand" in await stopped_by(subject, span)
+    await subject.take()
+    assert not await stopped_by(subject, Range(0, 1))
+    subject.machine.domain.snapshotLookupByName("by-hand").delete(
+        libvirt.VIR_DOMAIN_SNAPSHOT_DELETE_METADATA_ONLY
+    )
+    assert not await stopped_by(subject, Range(0, 4))
+
+
+async def test_an_internal_snapshot_keeps_its_image_from_being_merged(subject: Subject) -> None:
+    await subject.take()
+    (inside, *_) = await subject.layers()
+    subject.machine.domain.snapshotCreateXML("<domainsnapshot><name>inside</name></domainsnapshot>", 0)
+    await subject.take()
+    (mark,) = await marks(subject)
+    assert mark.kind is MarkKind.INTERNAL
+    assert set(mark.images) == {"vda", "vdb"}
+    assert mark.images["vda"] == {inside.source.footprint}
+    for span in (Range(0, 1), Range(1, 2)):
+        assert "internal snapshot inside" in await stopped_by(subject, span)
+    await subject.take()
+    assert not await stopped_by(subject, Range(0, 1))
+
+
+async def test_a_checkpoint_keeps_all_from_being_merged_that_was_written_since(subject: Subject) -> None:
+    await subject.take()
+    (active, *_) = await subject.layers()
+    subject.machine.domain.checkpointCreateXML("<domaincheckpoint><name>full</name></domaincheckpoint>", 0)
+    (mark,) = await marks(subject)
+    assert (mark.kind, mark.name) == (MarkKind.CHECKPOINT, "full")
+    assert mark.images["vda"] == {active.source.footprint}
+    assert "checkpoint full" in await stopped_by(subject, Range(0, 1))
+    await subject.take()
+    assert "checkpoint full" in await stopped_by(subject, Range(0, 1))
+    assert "checkpoint full" in await stopped_by(subject, Range(1, 2))
+    subject.machine.domain.checkpointLookupByName("full").delete(0)
+    assert not await stopped_by(subject, Range(0, 2))
+
+
+async def test_how_much_is_free(subject: Subject, tmp_path: Path) -> None:
+    (active, *_) = await subject.layers()
+    nowhere = Source.file(str(tmp_path / "missing" / "image"))
+    export = Source.network("nbd", "export", [SourceHost("127.0.0.1", "1")])
+    found = await subject.driver.surroundings(subject.uuid, [active.source, nowhere, export])
+    assert set(found.free) == {active.source.home}, "what cannot be told was made up"
+    there = os.statvfs(Path(active.source.path).parent)
+    # libvirt counts what the file system keeps for root as free: f_bfree, not f_bavail.
+    assert abs(found.free[active.source.home] - there.f_bfree * there.f_frsize) < 1 << 30
