@@ -3,6 +3,7 @@ before one on the network is merged into or removed, nobody on another hyperviso
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,9 @@ from controller.chain.journal_codec import JournalError, decode
 from controller.chain.observation import Observation
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
+
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+"""Characters that neither XML nor a URI writes in another way."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +70,15 @@ def users_elsewhere(
     itself, as a migration leaves one behind, is nobody else's as long as it names nothing that the machine
     does not have here. Raises ParseError.
     """
+    images = tuple(images)
     wanted = {name: image.footprint for image in images for name in (image.key, image.footprint)}
+    words = {_word(image) for image in images}
     own = _own_names(observation)
     users: dict[str, str] = {}
     for hypervisor, documents in elsewhere.items():
         for document in documents:
-            if "protocol=" not in document and "://" not in document:
-                continue  # nothing in it is on the network; there may be thousands
+            if not any(word in document for word in words):
+                continue  # parsing takes a millisecond, and there may be thousands
             definition = parse_domain(document)
             found = tuple(_claims(definition, f" on Hypervisor {hypervisor}"))
             named = {claim.name for claim in found if not claim.recorded}
@@ -82,6 +88,12 @@ def users_elsewhere(
                 if claim.name in wanted:
                     users.setdefault(wanted[claim.name], claim.user)
     return users
+
+
+def _word(image: Source) -> str:
+    """What stands in every document that names the image, however it is spelled: the last part of its name,
+    unless that may be left out (a LUN) or written in other characters."""
+    return image.leaf if image.protocol != "iscsi" and _PLAIN.fullmatch(image.leaf) else ""
 
 
 def _own_names(observation: Observation) -> set[str]:

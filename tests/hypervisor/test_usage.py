@@ -252,3 +252,22 @@ async def test_an_image_is_not_removed_that_is_used_or_may_be_used_elsewhere(
         await executor.run(Discard("vda", observation.journal.disk("vda").removals[0]))
     assert refused.value.why is why
     assert not driver.removed
+
+
+OTHERWISE = {
+    "characters that XML escapes": (image("a&b"), image("a&b", "c")),
+    "characters that a URI escapes": (image("a b"), image("./a b")),
+    "a LUN that may be left out": (
+        Source.network("iscsi", "iqn.2024-01.org:t", [Host("san")]),
+        Source.network("iscsi", "IQN.2024-01.org:t/0", [Host("san-b")]),
+    ),
+    "no name": (Source.network("nbd", "", [Host("a")]), Source.network("nbd", "", [Host("b", "10809")])),
+    "another cluster, or none": (Source.network("rbd", "p/i", [Host("m")]), Source.network("rbd", "p/i")),
+}
+
+
+@pytest.mark.parametrize(("mine", "theirs"), OTHERWISE.values(), ids=OTHERWISE)
+async def test_names_that_can_be_written_otherwise_are_found_elsewhere(mine: Source, theirs: Source) -> None:
+    text = document("web-1", (image("top"), mine))
+    found = await seen_with(text, document("web-2", (image("other"), theirs)))
+    assert found.in_use_elsewhere == {mine.footprint: "disk vda of web-2 on Hypervisor kvm-2"}
