@@ -36,7 +36,9 @@ async def with_stalls(
         if still < _STILL or facts is None or facts.live is None:
             continue
         try:
-            await driver.reach((layer.source for layer in facts.live.layers), running=Running.of(observation))
+            await driver.reach(
+                (layer.source for layer in facts.live.layers), running=Running.of(observation).written()
+            )
         except StorageUnreachable as error:
             text = f"the job stands still: {error}; it goes on when the server answers"
             waiting[disk.target] = Blocked(Why.STORAGE_UNREACHABLE, text)

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 import pytest
 
 from controller.chain.source import Host, Source
+from controller.hypervisor.driver import Running
 from controller.hypervisor.errors import Busy, StorageUnreachable
 from controller.hypervisor.reach import Reach
 from controller.hypervisor.reach_progress import Use
@@ -96,6 +97,13 @@ async def test_a_disk_above_counts_when_no_disk_writes_there(reach: Reach, full:
     assert await asked(reach, Guest("vda"), image, vda=(FILE, image)) == ""
     other = Reach(local=True, deadline=SOON)
     assert "does not answer" in await asked(other, Guest("vda"), image, vda=(FILE, image), vdb=(image,))
+
+
+async def test_a_guest_above_says_nothing_of_a_job(reach: Reach, full: int) -> None:
+    image = nbd(full)
+    written = Running("u", {"vda": (FILE, image), "vdb": (image, FILE)}).written()
+    assert written == Running("u", {"vda": (FILE,), "vdb": (image,)})
+    assert "does not answer" in await asked(reach, Guest("vda"), image, vda=written.disks["vda"])
 
 
 @pytest.fixture
