@@ -57,7 +57,7 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
     ),
     Reason.ACCESS_DENIED: (
         "Ask the administrator for a rule in spec.access of the Hypervisor: namespace {namespace}, domain "
-        "{domain}.",
+        "{domain}; where spec.overlay names a place, its overlays must give it.",
     ),
     Reason.FOREIGN_BLOCK_JOB: (
         "Wait for the job (virsh blockjob {domain} {disk}), or end it if it is yours: "
