@@ -115,7 +115,8 @@ class Engine:
         """Begin to work.
 
         First learns which hypervisors and classes there are: none may seem missing only because its watch
-        has not told of it yet. Raises KubeError; then it may be called again.
+        has not told of it yet. And all VolumeSnapshots: what became pending meanwhile is taken together, and
+        a watch tells of one after the other. Raises KubeError; then it may be called again.
         """
         client = self._context.client
         for raw in await client.list(HYPERVISOR, self._options.hypervisor_selector or None):
@@ -124,6 +125,9 @@ class Engine:
             self.on_object(VOLUME_SNAPSHOT_CLASS, None, raw)
         for raw in await client.list(VOLUME_CHAIN):
             self.on_object(VOLUME_CHAIN, None, raw)
+        for raw in await client.list(VOLUME_SNAPSHOT):
+            self.on_object(VOLUME_SNAPSHOT, None, raw)
+        self._unresolved.update(self._context.store.snapshots)
         loop = asyncio.get_running_loop()
         self._begins = loop.create_task(self._begin_passes(), name="the beginning of passes")
         resync = Resync(
@@ -248,6 +252,7 @@ class Engine:
             self._queue.add(chain.key)
 
     def _wake_unresolved(self) -> None:
+        self._objects.bind(self._unresolved)
         for key in self._unresolved:
             self._queue.add(key)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from controller.api.conditions import Fact, State, Truth, Verdict
@@ -53,6 +54,18 @@ class ObjectPasses:
         if self.resolution.is_early(found) or not self.resolution.is_ours(snapshot.parsed):
             return _WAIT_SECONDS
         return await self._unresolved(key, snapshot, found, monotonic)
+
+    def bind(self, keys: Iterable[object]) -> None:
+        """Bind those of the objects that mean a domain now, before the first pass over it begins: what is
+        wanted together is taken together. Their own passes do the rest."""
+        store = self.context.store
+        for key in keys:
+            if not isinstance(key, ObjectKey) or store.bound(key) is not None:
+                continue
+            snapshot = store.snapshots.get(key)
+            found = self.resolution.of(snapshot.parsed) if snapshot is not None else None
+            if isinstance(found, Found):
+                store.bind(key, DomainKey(found.hypervisor, found.domain.uuid))
 
     async def _unresolved(
         self, key: ObjectKey, snapshot: Snapshot, found: NotFound, monotonic: float
