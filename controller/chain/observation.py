@@ -49,6 +49,7 @@ class Size:
     """Measured bytes of one layer."""
 
     allocation: int
+    """What the image holds, at most."""
     capacity: int
     physical: int = 0
 

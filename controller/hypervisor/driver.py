@@ -40,6 +40,7 @@ class LayerStats:
     index: int | None
     """QEMU's index of the layer, the one that the live XML shows."""
     allocation: int
+    """The highest offset that this QEMU process has written to; 0 for what it has only read."""
     capacity: int
     physical: int
 

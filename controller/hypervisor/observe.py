@@ -17,8 +17,9 @@ from controller.chain.journal_codec import JournalError, decode
 from controller.chain.marks import parse_mark
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.parse import parse_domain
+from controller.chain.source import Source
 from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
-from controller.hypervisor.driver import DomainReading, Driver
+from controller.hypervisor.driver import DomainReading, Driver, LayerStats
 from controller.hypervisor.errors import HypervisorError
 
 log = logging.getLogger(__name__)
@@ -174,7 +175,7 @@ def _disk(
     for layer in running.layers if running else ():
         stats = by_index.get(layer.index)
         if stats is not None:
-            sizes[layer.key] = Size(stats.allocation, stats.capacity, stats.physical)
+            sizes[layer.key] = Size(_held(layer.source, stats), stats.capacity, stats.physical)
     return DiskFacts(
         target=target,
         live=running,
@@ -182,6 +183,18 @@ def _disk(
         job=Job(job.kind, job.current, job.end) if job else None,
         sizes=sizes,
     )
+
+
+def _held(source: Source, stats: LayerStats) -> int:
+    """Bytes that an image holds, at most.
+
+    libvirt's allocation is the highest offset that this very QEMU has written to: 0 for every layer after a
+    start or a migration (measured). Files and gluster tell what they really take; of an export or a device,
+    which take their whole size, it is all there is.
+    """
+    if source.type == "file" or source.protocol == "gluster":
+        return stats.physical or stats.allocation
+    return stats.allocation or stats.capacity
 
 
 def _users(documents: Iterable[str], observation: Observation) -> dict[str, str]:

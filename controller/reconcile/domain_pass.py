@@ -16,7 +16,7 @@ from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.drift import fits_known
 from controller.chain.guards import Blocked, Why
-from controller.chain.journal import OperationKind, Owner
+from controller.chain.journal import Operation, OperationKind, Owner
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
 from controller.chain.planner import plan
@@ -162,7 +162,7 @@ class DomainPass:
             now=self._context.now(),
             merge_slots=self._slots(),
             holds=ledger.holds(self._key),
-            progress=ledger.attempts.watch(self._key, observation),
+            progress=ledger.watch(self._key, observation),
             commit_holds=ledger.attempts.holds(self._key),
             pulls_last=self._context.pulls_last,
             split_takes=ledger.splits(self._key),
@@ -277,6 +277,8 @@ class DomainPass:
             if self._slots() <= 0:
                 return False  # another domain's merge took the slot while this one was planned
             self._context.ledger.begin_merge(self._key, step.target)
+            facts = found.observation.disks[step.target]
+            self._context.ledger.accounts.begun(self._key, step.target, step.operation, facts)
             # A commit spoils the lower point at once, so nobody may still be told that it can be used.
             await self._reporter.spoil(step.operation.owners, found.observation, found.plan)
         return True
@@ -341,14 +343,27 @@ class DomainPass:
             ledger.succeeded(self._key, (step.target,))
             if step.why is RecordWhy.DRIFT:
                 self._chains.drifted(self._key, step.target)
-            if step.finished is not None and step.finished.kind is OperationKind.ACTIVE_COMMIT:
-                ledger.attempts.succeeded(self._key, step.target)
+            if step.finished is not None and step.why is RecordWhy.DONE:
+                self._account(step.target, step.finished, before)
             owners = step.finished.owners if step.finished else ()
             for removal in step.record.removals:
                 if removal.left and removal not in before.journal.disk(step.target).removals:
                     self._reporter.left(replace(removal, owners=owners), removal.left)
         elif isinstance(step, Discard) and result.left:
             self._reporter.left(step.removal, result.left)
+
+    def _account(self, target: str, operation: Operation, observation: Observation) -> None:
+        """Say what a job that is done has copied, beside what the plan foresaw."""
+        ledger, kind = self._context.ledger, operation.kind
+        if kind is OperationKind.ACTIVE_COMMIT:
+            ledger.attempts.succeeded(self._key, target)
+        found = ledger.accounts.closed(self._key, target, operation, observation.disks.get(target))
+        if found is None or found.copied is None:
+            return
+        for what, size in (("planned", found.planned), ("copied", found.copied)):
+            self._context.metrics.merge_bytes.labels(kind.value, what).inc(size)
+        log.info("merged", extra={"kind": kind.value, "planned": found.planned, "copied": found.copied})
+        self._reporter.merged(operation.owners, found)
 
     # After ---------------------------------------------------------------------------------------------
 

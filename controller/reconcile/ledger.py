@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from controller.chain.circumstances import Hold
+from controller.chain.convergence import Progress
 from controller.chain.guards import Blocked, Why
 from controller.chain.observation import JobKind, Observation
 from controller.chain.source import Source
 from controller.chain.steps import Abort
 from controller.hypervisor.driver import JobStatus
+from controller.reconcile.accounts import Accounts
 from controller.reconcile.attempts import Attempts
 from controller.reconcile.queue import Backoff
 from controller.reconcile.space import Space
@@ -43,6 +45,7 @@ class Ledger:
     now: Callable[[], datetime]
     attempts: Attempts = field(init=False)
     space: Space = field(init=False)
+    accounts: Accounts = field(init=False)
     _holds: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _failures: dict[tuple[DomainKey, str], int] = field(default_factory=dict)
     _told: set[tuple[DomainKey, str]] = field(default_factory=set)
@@ -67,6 +70,7 @@ class Ledger:
         """Share the clock."""
         self.attempts = Attempts(self.now)
         self.space = Space(self.now)
+        self.accounts = Accounts()
 
     # Failures ------------------------------------------------------------------------------------------
 
@@ -154,6 +158,7 @@ class Ledger:
         for table in (self._holds, self._records, self._discards, self._merges, self._remote):
             table.pop(key, None)
         self.attempts.forget(key)
+        self.accounts.forget(key)
         self._queued.get(key.hypervisor, {}).pop(key, None)
         self._called.discard(key)
         self._split.discard(key)
@@ -192,6 +197,11 @@ class Ledger:
         """The chain is as known, and nothing runs on it."""
         self._jobs_seen.pop((key, target), None)
         self._unlike_since.pop((key, target), None)
+
+    def watch(self, key: DomainKey, observation: Observation) -> Mapping[str, Progress]:
+        """Take note of the jobs that run; by target, how near the active commits came to their end."""
+        self.accounts.watch(key, observation)
+        return self.attempts.watch(key, observation)
 
     def gave_up(self, key: DomainKey, step: Abort) -> None:
         """A job was aborted because it did not converge. That it is undone is no news then."""

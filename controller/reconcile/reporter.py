@@ -18,6 +18,7 @@ from controller.chain.steps import Abort
 from controller.hypervisor.errors import Busy, StorageUnreachable
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
+from controller.reconcile.accounts import Account
 from controller.reconcile.context import Context
 from controller.reconcile.report import RESOLVED, condition, status_of, unresolved_status
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
@@ -90,6 +91,7 @@ class Reporter:
     def __init__(self, context: Context, key: DomainKey) -> None:
         self._context = context
         self._key = key
+        self._accounts: dict[Owner, Account] = {}
         self._left: list[tuple[Removal, str]] = []
         self.quiet: timedelta | None = None
         """Set when a report was put off: look again after this."""
@@ -112,6 +114,10 @@ class Reporter:
     def left(self, removal: Removal, why: str) -> None:
         """An image could not be removed; its owners' objects go, and an event names it."""
         self._left.append((removal, why))
+
+    def merged(self, owners: Collection[Owner], account: Account) -> None:
+        """A job is done: the event of their objects' end says what it copied."""
+        self._accounts |= dict.fromkeys(owners, account)
 
     def gave_up(self, step: Abort) -> None:
         """A job was ended without its effect: an event on each object that waits for it."""
@@ -175,7 +181,8 @@ class Reporter:
         if status.creation_time is None and status.layer is None:
             return
         kept = "the layer stays in the chain, unmanaged"
-        merged = "the layer is merged away"
+        account = self._accounts.get(owner)
+        merged = "the layer is merged away" + (f": {account}" if account is not None else "")
         reason, text = ("LayerMerged", merged) if standing.want.merge else ("LayerRetained", kept)
         self._context.recorder.normal(snapshot.raw, reason, "Delete", text)
 

@@ -90,6 +90,13 @@ class Metrics:
             "result",
             buckets=SLOW,
         )
+        self.merge_bytes = self._counter(
+            "varve_merge_bytes_total",
+            "Bytes of merges that are done, by kind of job: planned (the most that the layers can take) and "
+            "copied (by the job, or by the growth of the image that was kept).",
+            "kind",
+            "what",
+        )
         self.chain_layers = self._histogram(
             "varve_chain_layers",
             "Images in a chain, base and active layer included, each time it is read.",

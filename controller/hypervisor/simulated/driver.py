@@ -320,7 +320,7 @@ def _stats(machine: Machine) -> tuple[LayerStats, ...]:
     if machine.process is None or any(job.kind is JobKind.PULL for _, job in machine.jobs()):
         return ()
     return tuple(
-        LayerStats(disk.target, node.index, node.image.allocation, node.image.capacity, node.image.allocation)
+        LayerStats(disk.target, node.index, node.allocation, node.image.capacity, node.allocation)
         for disk in machine.process.disks.values()
         for node in disk.nodes
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from controller.chain.observation import RunState
 from controller.chain.source import Source
 from controller.hypervisor.errors import NotFound, NotRunning
-from controller.hypervisor.simulated.image import Content, Image, compose
+from controller.hypervisor.simulated.image import CLUSTER_BYTES, Content, Image, compose
 from controller.hypervisor.simulated.job import Job
 
 
@@ -80,6 +80,12 @@ class Node:
     def clusters(self) -> Mapping[int, int]:
         """What this layer allocates, as the running process sees it."""
         return {**self.image.clusters, **self.cached} if self.cached else self.image.clusters
+
+    @property
+    def allocation(self) -> int:
+        """Bytes that it takes on its storage: data are there before what maps them is."""
+        unmapped = len(self.clusters) - len(self.image.clusters)
+        return self.image.allocation + unmapped * CLUSTER_BYTES
 
     def get(self, cluster: int) -> int | None:
         """The value of a cluster, or None when this layer does not allocate it."""

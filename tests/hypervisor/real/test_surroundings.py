@@ -16,8 +16,10 @@ from controller.chain.marks import Mark, MarkKind, parse_mark
 from controller.chain.merge_guards import MergeCase, mark_guard
 from controller.chain.source import Host as SourceHost
 from controller.chain.source import Source
+from controller.hypervisor.driver import Driver
 from controller.hypervisor.observe import observe, with_usage
-from tests.hypervisor.real.subject import Subject
+from lab.pytest_plugin import MachineFactory
+from tests.hypervisor.real.subject import Events, Subject
 
 pytestmark = pytest.mark.real
 
@@ -107,3 +109,32 @@ async def test_how_much_is_free(subject: Subject, tmp_path: Path) -> None:
     there = os.statvfs(Path(active.source.path).parent)
     # libvirt counts what the file system keeps for root as free: f_bfree, not f_bavail.
     assert abs(found.free[active.source.home] - there.f_bfree * there.f_frsize) < 1 << 30
+
+
+@pytest.mark.parametrize("kind", ["file", "gluster"])
+async def test_what_layers_hold_is_known_after_a_restart(
+    driver: Driver, events: Events, machines: MachineFactory, kind: str
+) -> None:
+    """libvirt's own number, the highest offset written to, is 0 then."""
+    machine = machines(kind)
+    machine.wait_writing()
+    machine.domain.suspend()
+    subject = Subject(driver, machine, events)
+    await subject.take()
+    subject.fill(8)
+    await subject.take()
+
+    async def sizes() -> list[int]:
+        facts = (await observe(driver, subject.uuid, identities=())).disks["vda"]
+        assert facts.chain is not None
+        return [facts.bytes_of(layer.key) for layer in facts.chain.layers]
+
+    before = await sizes()
+    assert before[0] < 1 << 20
+    assert 8 << 20 <= before[1] < 9 << 20
+    machine.domain.destroy()
+    machine.domain.create()
+    reading = await driver.read(subject.uuid)
+    frozen = [one for one in reading.stats if one.capacity and one.index != 1]
+    assert [one.allocation for one in frozen] == [0, 0], "libvirt knows more than it did: see _held"
+    assert (await sizes())[1:] == before[1:]
