@@ -86,9 +86,14 @@ def listing(connection: libvirt.virConnect, place: Place) -> Listing:
                 backing = root.findtext("backingStore/path")
                 if backing:
                     found[place.name_of(volume.name())] = backing
-            return Listing(found, pool.info()[3])
+            return Listing(found, _free(*pool.info()))
     except NotRemovable:
         return Listing()
+
+
+def _free(_state: int, capacity: int, _allocation: int, available: int) -> int | None:
+    """Of virStoragePoolGetInfo. A Ceph without a mgr answers 0 for both: it does not know (measured)."""
+    return available if capacity else None
 
 
 def referrers(found: Mapping[str, str], place: Place, source: Source) -> tuple[str, ...]:

@@ -16,8 +16,11 @@ from controller.chain.marks import Mark, MarkKind, parse_mark
 from controller.chain.merge_guards import MergeCase, mark_guard
 from controller.chain.source import Host as SourceHost
 from controller.chain.source import Source
+from controller.hypervisor import places, storage
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.observe import observe, with_usage
+from lab import Host as LabHost
+from lab import Lab
 from lab.pytest_plugin import MachineFactory
 from tests.hypervisor.real.subject import Events, Subject
 
@@ -109,6 +112,20 @@ async def test_how_much_is_free(subject: Subject, tmp_path: Path) -> None:
     there = os.statvfs(Path(active.source.path).parent)
     # libvirt counts what the file system keeps for root as free: f_bfree, not f_bavail.
     assert abs(found.free[active.source.home] - there.f_bfree * there.f_frsize) < 1 << 30
+
+
+async def test_a_ceph_that_does_not_know_how_much_is_free(subject: Subject, lab: Lab, host: LabHost) -> None:
+    """The lab's has no mgr; libvirt shows 0 of 0 bytes then."""
+    image = Source.from_element("network", lab.rbd.source("image").to_xml())
+    place = places.place_of(image)
+    assert place is not None
+    connection = libvirt.open(host.uri)
+    try:
+        with storage.opened(connection, place) as pool:
+            assert pool.info()[1:] == [0, 0, 0]
+    finally:
+        connection.close()
+    assert not (await subject.driver.surroundings(subject.uuid, [image])).free
 
 
 @pytest.mark.parametrize("kind", ["file", "gluster"])
