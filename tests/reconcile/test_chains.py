@@ -485,7 +485,7 @@ async def test_a_commit_by_hand_takes_one_point_and_leaves_the_other(world: Worl
 
 
 async def test_a_pull_by_hand_leaves_the_lower_point_and_takes_the_upper(world: World) -> None:
-    host, uuid = await with_points(world, "a", "b")
+    host, uuid = await with_points(world, "a", "b", merge={"direction": "Commit"})
     await world.told()
     await host.by_hand().pull(uuid, "vda", base=label(host, uuid, 2), relative=False, bandwidth=0)
     await world.says("b", "Lost", stalled=True)
