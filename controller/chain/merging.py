@@ -38,6 +38,8 @@ class Merging:
         if waiting is not None:
             return waiting
         verdicts = [self._range(span) for span in spans]
+        if len(verdicts) == 1:
+            return verdicts[0]
         ready = next((found for found in verdicts if found.step is not None or found.wants_usage), None)
         never = datetime.max.replace(tzinfo=self.circumstances.now.tzinfo)
         chosen = ready or min(verdicts, key=lambda found: found.wake_at or never)
@@ -50,7 +52,8 @@ class Merging:
         # What one object's class protects is protected from the deletions of all, and from boundaries that
         # nobody owns.
         protected = Policy.strictest(want.policy for want in self.wants).protected
-        return wants, replace(Policy.strictest(want.policy for want in wants), protected=protected)
+        policy = Policy.strictest(want.policy for want in wants)
+        return wants, policy if policy.protected == protected else replace(policy, protected=protected)
 
     def _range(self, span: Range) -> DiskPlan:
         wants, policy = self.terms(span)

@@ -34,8 +34,14 @@ def check(case: Case) -> None:
 
 
 def situations() -> list[tuple[Direction, bool, bool]]:
-    """Direction, whether the end of the chain is known, whether pulls come last."""
-    return list(product(Direction, [True, False], [True, False]))
+    """Direction, whether the end of the chain is known, whether pulls come last, where it matters."""
+    cheapest = product([Direction.CHEAPEST], [True, False], [True, False])
+    return [
+        *cheapest,
+        (Direction.PULL, True, False),
+        (Direction.PULL, False, False),
+        (Direction.COMMIT, True, False),
+    ]
 
 
 def every_case(depth: int) -> Iterator[Case]:

@@ -89,6 +89,12 @@ def wants_of(goes: tuple[bool, ...], direction: Direction) -> tuple[Want, ...]:
     )
 
 
+@lru_cache(None)
+def kept_of(goes: tuple[bool, ...]) -> frozenset[Owner]:
+    """Whose boundaries stay."""
+    return frozenset(owner_of(n) for n, gone in enumerate(goes) if not gone)
+
+
 class Walk:
     """One case: plan, apply, plan again, until nothing more is begun."""
 
@@ -98,29 +104,35 @@ class Walk:
         self._capacities = capacities_of(case.kinds)
         self._observation = observation_of(case.kinds)
         self._wants = wants_of(case.goes, case.direction)
+        self._kept = kept_of(case.goes)
         self._end = ChainEnd.KNOWN if case.end_known else ChainEnd.UNKNOWN
         self._circumstances = Circumstances(now=b.NOW, pulls_last=case.pulls_last)
         self.jobs: list[OperationKind] = []
         self.copied = 0
         self.stack: Stack = tuple(enumerate(case.sizes))
-        self._chain = self._disk()
+        self._look()
         points = (point(layer.key, n) for n, layer in enumerate(self._layers[:-1]))
         self._record = DiskJournal(b.TARGET, tuple(points))
 
     def run(self) -> Best:
         """What is left, whether a pull was needed, and the bytes that were copied."""
-        while (step := self.plan().step) is not None:
+        left = self._left()
+        while left and (step := self.plan().step) is not None:
             assert isinstance(step, StartMerge)
             self._apply(step)
-        wanted = {owner_of(n) for n, goes in enumerate(self._case.goes) if not goes}
+            left = self._left()
+        return Best(left, OperationKind.PULL in self.jobs, self.copied)
+
+    def _left(self) -> int:
+        """Boundaries that have to go and are there; those that are wanted are all there."""
         held = {owner for one in self._record.points for owner in one.owners}
-        assert wanted <= held, "a boundary that somebody wants went"
-        return Best(len(held - wanted), OperationKind.PULL in self.jobs, self.copied)
+        assert self._kept <= held, "a boundary that somebody wants went"
+        return len(held) - len(self._kept)
 
     def plan(self) -> DiskPlan:
         """What the planner would begin now."""
         merging = Merging(
-            self._observation, self._facts(), self._chain, self._record, self._wants, self._circumstances
+            self._observation, self._facts, self._chain, self._record, self._wants, self._circumstances
         )
         return merging.plan(None)
 
@@ -128,12 +140,11 @@ class Walk:
         """What is said to whom of the boundaries that stay."""
         return {owner.name: why for owner, why in self.plan().staying.items()}
 
-    def _facts(self) -> DiskFacts:
+    def _look(self) -> None:
+        """What the planner is told of the stack as it is now."""
+        self._chain = chain_of(tuple([self._layers[n] for n, _ in self.stack]), self._end)
         sizes = {self._layers[n].key: Size(bytes_, self._capacities[n]) for n, bytes_ in self.stack}
-        return DiskFacts(b.TARGET, self._chain, None, sizes=sizes)
-
-    def _disk(self) -> Disk:
-        return chain_of(tuple(self._layers[n] for n, _ in self.stack), self._end)
+        self._facts = DiskFacts(b.TARGET, self._chain, None, sizes=sizes)
 
     def _apply(self, step: StartMerge) -> None:
         operation = step.operation
@@ -153,5 +164,5 @@ class Walk:
         self.stack = tuple(
             (n, bytes_ + moved if n == kept else bytes_) for n, bytes_ in self.stack if n not in merged
         )
-        self._chain = self._disk()
-        self._record = settled(self._record, operation, self._facts())
+        self._look()
+        self._record = settled(self._record, operation, self._facts)
