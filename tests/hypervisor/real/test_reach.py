@@ -104,7 +104,8 @@ async def test_a_brick_is_asked_behind_its_daemon(lab: Lab) -> None:
 async def test_a_guest_proves_that_a_server_without_room_lives(
     lab: Lab, host: Host, machines: MachineFactory
 ) -> None:
-    """QEMU tells the completed requests also while the server hangs, and they stand still then."""
+    """What its guest completes proves that it lives; while it hangs, nothing is completed. (QEMU mostly tells
+    the numbers then as well, but not always: no answer is no proof either.)"""
     export = lab.nbd.export("reach-lonely", 20 << 20, clients=1)
     machine = machines(Disk.nbd(export))
     machine.wait_writing()
@@ -121,7 +122,6 @@ async def test_a_guest_proves_that_a_server_without_room_lives(
             for beside in ((), (image,)):
                 with pytest.raises(StorageUnreachable, match="--shared"):
                     await driver.reach([] if beside else [image], beside=beside, running=running)
-            assert (await driver.read(machine.uuid)).stats
         finally:
             export.resume()
         async with asyncio.timeout(60):
