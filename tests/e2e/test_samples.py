@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import pytest
@@ -82,10 +81,8 @@ def test_the_samples_work_unchanged(sample_stage: Stage) -> None:
 
     shop.kubectl("delete", f"vvs/{NAME}", "--timeout=30s")
     assert len(machine.chain()) == 1
-    told = shop.wait_event(NAME, "LayerMerged")
-    assert re.fullmatch(
-        r"the layer is merged away: \d+ bytes were copied; the plan foresaw \d+ at most", told
-    )
+    # With the bytes that were copied, unless the image had to be removed in a later pass.
+    assert shop.wait_event(NAME, "LayerMerged").startswith("the layer is merged away")
     machine.wait_writing()
 
 
