@@ -72,7 +72,8 @@ def unreadable(error: Exception, *, deleting: bool = False) -> Verdict:
         reason = Reason.STORAGE_UNREACHABLE
     else:
         reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
-    message = f"{error}; nothing is concluded from that, and it is tried again"
+    hint = " (as when a storage server of its disks hangs)" if isinstance(error, Busy) else ""
+    message = f"{error}{hint}; nothing is concluded from that, and it is tried again"
     state = State.DELETING if deleting else State.WAITING
     fact = Fact(Truth.UNKNOWN, reason, message)
     return Verdict(state, reason, message, resolved=RESOLVED, chain_in_sync=fact)

@@ -16,7 +16,9 @@ from controller.chain.journal import Operation, OperationKind, Owner, Point
 from controller.chain.observation import DiskFacts, Job, JobKind
 from controller.chain.plan import Standing, State
 from controller.chain.source import Source
+from controller.hypervisor.errors import Busy, Unreachable
 from controller.reconcile.report import status_of, verdict_of
+from controller.reconcile.reporter import unreadable
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OWNER = Owner("shop", "a", "u")
@@ -148,3 +150,8 @@ def test_every_standing_says_one_thing(state: State, suspended: bool, deleting: 
         assert status["observedGeneration"] == 4
         if deleting:
             assert truths["Ready"] != "True"
+
+
+def test_a_machine_without_an_answer_hints_at_its_storage() -> None:
+    assert "a storage server of its disks hangs" in unreadable(Busy("reading has not answered")).message
+    assert "storage" not in unreadable(Unreachable("connection refused")).message
