@@ -266,8 +266,11 @@ class Executor:
             await self._driver.reach(mine, beside=beside, running=Running.of(self._observation))
 
     async def _spell_out(self, step: SpellOut) -> None:
-        """The definition is read before the chain that goes into it: a merge that ends between them has
-        changed the definition, which is then not replaced."""
+        """What shortened the chain may have left the journal out as well: it is written first, and the chain
+        stays short, and is seen to be, until both are there. The definition is read before the chain that
+        goes into it: a merge that ends between them has changed the definition, which is then not replaced.
+        """
+        await self._write_journal()
         before = await self._driver.definition(self._uuid)
         disk = _disk(await self._look_again(), step.target)
         try:
@@ -275,7 +278,6 @@ class Executor:
         except NotThePrefix as error:
             raise Stale(str(error)) from error
         await self._driver.define(self._uuid, after, replacing=before)
-        await self._write_journal()  # what shortened the chain may have left the journal out as well
 
     # The last look -------------------------------------------------------------------------------------
 

@@ -24,7 +24,17 @@ from typing import Any
 from controller.__main__ import main as run_controller
 from controller.hypervisor.libvirt_driver import LibvirtDriver
 
-CHANGING = ("set_metadata", "create_snapshot", "commit", "pull", "pivot", "abort", "flush", "remove_image")
+CHANGING = (
+    "set_metadata",
+    "define",
+    "create_snapshot",
+    "commit",
+    "pull",
+    "pivot",
+    "abort",
+    "flush",
+    "remove_image",
+)
 """The methods of the port that change something (`controller.hypervisor.driver`)."""
 
 

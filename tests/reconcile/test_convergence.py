@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from controller.hypervisor.simulated import SimulatedHost
+import pytest
+
+from controller.hypervisor.simulated import Side, SimulatedHost
 from tests.reconcile.scenes import content, journal, with_points
 from tests.reconcile.world import World
 
@@ -85,6 +87,25 @@ async def test_a_restart_forgets_the_patience_and_nothing_else(world: World) -> 
     host.auto = True
     await world.start()
     await gone_within(world, 10)
+
+
+@pytest.mark.parametrize("side", [Side.BEFORE, Side.AFTER])
+async def test_killed_as_a_commit_is_given_up(world: World, side: Side) -> None:
+    host, uuid = await outrun(world)
+    before = host.visible(uuid, "vda")
+    (host.kill_before if side is Side.BEFORE else host.kill_after)(1, on="abort")
+    await world.until(lambda: host.faults.struck, 120)
+    await world.crash()
+    host.faults.forget()
+    await world.start()
+    if side is Side.BEFORE:
+        await given_up(world)
+    host.auto = True
+    host.finish_jobs(uuid)
+    await gone_within(world, 120)
+    assert content(world, host, uuid, "a") == {1: 1}
+    assert host.visible(uuid, "vda") == before
+    assert journal(host, uuid).disk("vda").operation is None
 
 
 async def test_points_are_taken_while_a_commit_that_was_given_up_waits(world: World) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Host, Source
 from controller.hypervisor.errors import OperationFailed
@@ -57,8 +59,27 @@ async def test_a_definition_that_was_shortened_is_whole_again_at_once(world: Wor
     await world.until(lambda: defined(host, uuid) == whole)
     await world.settled()
     assert journal(host, uuid) == record
-    assert [call.name for call in host.faults.changes] == ["define", "set_metadata"]
+    assert [call.name for call in host.faults.changes] == ["set_metadata", "define"]
 
+    host.shutdown(uuid)
+    host.start(uuid)
+    world.delete("a")
+    await world.gone("a")
+    assert len(world.chain(host, uuid)) == 2
+
+
+@pytest.mark.parametrize("call", ["define", "set_metadata"])
+@pytest.mark.parametrize("side", [Side.BEFORE, Side.AFTER])
+async def test_killed_as_a_definition_is_made_whole(world: World, call: str, side: Side) -> None:
+    host, uuid = await with_points(world, "a", "b")
+    whole, record = defined(host, uuid), journal(host, uuid)
+    (host.kill_before if side is Side.BEFORE else host.kill_after)(1, on=call)
+    define_short(host, uuid)
+    await world.until(lambda: host.faults.struck)
+    await world.crash()
+    host.faults.forget()
+    await world.start()
+    await world.until(lambda: defined(host, uuid) == whole and journal(host, uuid) == record)
     host.shutdown(uuid)
     host.start(uuid)
     world.delete("a")

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
+from lxml import etree
 
 from controller.chain.journal import Journal
 from controller.chain.journal_codec import decode
 from controller.chain.parse import JOURNAL_NAMESPACE
+from controller.chain.source import Source
 from controller.hypervisor.simulated import Killed, Side, SimulatedHost
 from tests.reconcile.world import World, base_image
 
@@ -42,6 +44,9 @@ class Scenario:
     merge: tuple[tuple[str, str], ...] = ()
 
 
+SPARE = "/dev/spare"
+"""A block device that was made beforehand."""
+
 SCENARIOS = {
     "take": Scenario((("a", 2),), 1, lambda world: world.snapshot("b"), ("a", "b")),
     "commit": Scenario((("a", 2), ("b", 2), ("c", 2)), 2, lambda world: world.delete("b"), ("a", "c")),
@@ -60,6 +65,12 @@ SCENARIOS = {
         (("a", 2), ("b", 9), ("c", 2)), 1, lambda world: (world.delete("b"), world.delete("c")), ("a",)
     ),
     "retain": Scenario((("a", 2), ("b", 2)), 1, lambda world: world.delete("b"), ("a",)),
+    "take into a lent place": Scenario(
+        (("a", 2),), 1, lambda world: world.snapshot("b", overlay={"source": {"path": SPARE}}), ("a", "b")
+    ),
+    "adopt": Scenario(
+        (("a", 2),), 1, lambda world: world.snapshot("b", adopt={"layer": "/images/web-1.qcow2"}), ("a", "b")
+    ),
 }
 
 
@@ -68,6 +79,8 @@ async def prepare(scenario: Scenario, *, retain: bool) -> Scene:
     host = world.host()
     world.policy(deletionPolicy="Retain" if retain else "Delete", merge=dict(scenario.merge))
     uuid = host.add_domain("web-1", {"vda": base_image("web-1")})
+    spare = Source.from_element("block", etree.Element("source", dev=SPARE))
+    host.storage.create(spare, capacity=2 << 20, format="raw")
     await world.start()
     cluster = 0
     for name, clusters in scenario.points:
@@ -164,7 +177,7 @@ async def test_killed_at_every_libvirt_call(name: str, side: Side) -> None:
         assert found == expected, f"killed {side} call {number}: {call}"
 
 
-@pytest.mark.parametrize("name", ["take", "commit", "active commit", "pull", "retain"])
+@pytest.mark.parametrize("name", ["take", "commit", "active commit", "pull", "retain", "adopt"])
 @pytest.mark.parametrize("phase", ["before", "after"])
 async def test_killed_at_every_write_to_kubernetes(name: str, phase: str) -> None:
     scenario, retain = SCENARIOS[name], name == "retain"
