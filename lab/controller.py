@@ -113,9 +113,12 @@ class Controller:
     @property
     def pid(self) -> int:
         """The process that runs now."""
+        return self._running().pid
+
+    def _running(self) -> ProcessRecord:
         if self._record is None:
             raise RuntimeError("the controller was not started")
-        return self._record.pid
+        return self._record
 
     @property
     def running(self) -> bool:
@@ -136,6 +139,14 @@ class Controller:
         """SIGTERM; returns the exit code."""
         self._end(signal.SIGTERM, timeout)
         return self._exit_code()
+
+    def pause(self) -> None:
+        """SIGSTOP: it sees and does nothing."""
+        send_signal(self._running(), signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        send_signal(self._running(), signal.SIGCONT)
 
     def _exit_code(self) -> int:
         """How the process ended, which the keeper knows a moment after its first thread is gone. Raises

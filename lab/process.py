@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+
+from lab.deadline import wait_until
+
+_STOP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +76,40 @@ def _open(record: ProcessRecord) -> int | None:
 
 
 def send_signal(record: ProcessRecord, number: signal.Signals) -> bool:
-    """Signal this very process. False if it is gone (also when its PID belongs to another process now)."""
+    """Signal this very process. False if it is gone (also when its PID belongs to another process now).
+
+    After SIGSTOP it returns when every thread stands still: the kernel stops them one after the other, and
+    one that runs on another processor may still answer until then (seen with a brick of gluster). Raises
+    LabError when they do not.
+    """
     fd = _open(record)
     if fd is None:
         return False
     try:
         signal.pidfd_send_signal(fd, number)
+        if number is signal.SIGSTOP:
+            wait_until(
+                lambda: not is_alive(record) or _stands_still(record.pid),
+                timeout=_STOP_SECONDS,
+                what=f"{record.name} standing still after SIGSTOP",
+                interval=0.001,
+            )
+            return is_alive(record)
     except ProcessLookupError:
         return False
     finally:
         os.close(fd)
     return True
+
+
+def _stands_still(pid: int) -> bool:
+    """Whether every thread is stopped (T) or has ended."""
+    states = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            text = (thread / "stat").read_text(encoding="utf-8", errors="replace")
+            states.append(text.rpartition(")")[2].split()[0])
+    return set(states) <= {"T", "Z", "X"}
 
 
 def wait_gone(record: ProcessRecord, timeout: float) -> bool:

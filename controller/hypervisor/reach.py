@@ -226,29 +226,32 @@ class Reach:
         return ", ".join(_words(server, answers[server]) for server in servers)
 
     async def _bricks(self, servers: tuple[Server, ...], name: str, needed: bool) -> str:
-        """What is wrong with the bricks of a volume; empty as well when nobody tells where they are: that its
-        daemon does not answer is told of the daemon."""
+        """What is wrong with the bricks of a volume; empty as well when nobody can tell where they are. That
+        its daemon does not answer at all is told of the daemon."""
         until, known = self._volumes.get((servers, name), (0.0, None))
         if known is not None and until > asyncio.get_running_loop().time():
             trouble = await self._bricks_of(known, needed)
             if not trouble:
                 return ""
-        volume = await self._volume(servers, name)
-        return await self._bricks_of(volume, needed) if volume is not None else ""
-
-    async def _volume(self, servers: tuple[Server, ...], name: str) -> Volume | None:
-        """Where the bricks are, of the first of these daemons that tells."""
         self._volumes.pop((servers, name), None)
+        mute = None
         for server in servers:
             if server.socket or (server.on_the_hypervisor and not self._local):
                 continue
-            with contextlib.suppress(NotUnderstood, OSError, ValueError, OverflowError):  # and TimeoutError
-                async with asyncio.timeout(self._deadline / 2):
+            try:
+                async with asyncio.timeout(self._deadline):
                     volume = await volume_at(server.name, server.port, name)
+            except TimeoutError:
+                mute = mute or server
+            except (NotUnderstood, OSError, ValueError, OverflowError):
+                continue
+            else:
                 until = asyncio.get_running_loop().time() + _MAP
                 self._volumes[servers, name] = until, volume
-                return volume
-        return None
+                return await self._bricks_of(volume, needed)
+        if mute in self._answered and needed:  # QEMU's client would wait for it as we did
+            return f"the {mute} answers, and does not tell where volume {name} is: look at it or restart it"
+        return ""
 
     async def _bricks_of(self, volume: Volume, needed: bool) -> str:
         """What is wrong with the bricks; empty when as many answer as the volume needs."""

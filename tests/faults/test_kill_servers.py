@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 import libvirt
 import pytest
 
@@ -103,13 +100,13 @@ def test_etcd_and_the_api_server_are_killed_between_apply_and_ready(stage: Stage
     machine = stage.machine()
     points, shop, plane = stage.points(machine), stage.shop, stage.controller.plane
     points.take("before")
-    os.kill(stage.controller.pid, signal.SIGSTOP)
+    stage.controller.pause()
     try:
         shop.snapshot("cut-off", machine.name)
         plane.kill_apiserver()
         plane.kill_etcd()
     finally:
-        os.kill(stage.controller.pid, signal.SIGCONT)
+        stage.controller.resume()
     machine.wait_writing()
     plane.start_etcd()
     plane.start_apiserver()

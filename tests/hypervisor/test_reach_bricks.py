@@ -290,11 +290,24 @@ async def test_one_of_a_replica_is_enough_and_all_that_is_bad_is_named(brick: in
 
 async def test_without_a_description_the_daemon_alone_counts(silent: int) -> None:
     one = Gluster(ONE, a=silent)
-    for change in ({"refuses": True}, {"description": "nonsense"}, {"mute": {14398633}}):
+    for change in ({"refuses": True}, {"description": "nonsense"}):
         gluster = Gluster(one.description, **one.ports)
         vars(gluster).update(change)
         async with listening(gluster) as port:
             assert await trouble(Reach(local=True, deadline=SOON), port) == ""
+
+
+@pytest.mark.parametrize("program", [14398633, 34123456])
+async def test_a_daemon_that_answers_and_does_not_describe_the_volume(brick: int, program: int) -> None:
+    """QEMU's client would wait for the description as we do; one that has it already does not ask again."""
+    gluster = Gluster(ONE, a=brick)
+    gluster.mute.add(program)
+    async with listening(gluster) as port:
+        reach = Reach(local=True, deadline=SOON)
+        assert f"{port} answers, and does not tell where volume t is" in await trouble(reach, port)
+        assert await trouble(reach, port, beside=True) == ""
+        gluster.mute.clear()
+        assert await trouble(reach, port) == ""
 
 
 async def test_a_daemon_that_does_not_tell_ports_is_asked_itself(silent: int) -> None:

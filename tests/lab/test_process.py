@@ -1,6 +1,7 @@
 """A process is its PID and its start time; another one with its PID is never touched."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -48,6 +49,40 @@ def test_a_zombie_does_not_count_as_running(sleeper: subprocess.Popen[bytes]) ->
     assert process.wait_gone(record, 5)
     assert not process.is_alive(record)  # not waited for yet: it is a zombie
     assert process.record_of("sleeper", sleeper.pid) is None
+
+
+_MANY_THREADS = """
+import os, threading
+def talk():
+    while True:
+        os.write(1, b".")
+for _ in range(15):
+    threading.Thread(target=talk).start()
+"""
+
+
+def test_a_stopped_process_does_nothing_any_more() -> None:
+    with subprocess.Popen([sys.executable, "-c", _MANY_THREADS], stdout=subprocess.PIPE, bufsize=0) as child:
+        record = process.record_of("talker", child.pid)
+        assert record is not None
+        assert child.stdout is not None
+        out = child.stdout
+        os.set_blocking(out.fileno(), False)
+
+        def heard() -> bytes | None:
+            return out.read(1 << 20)
+
+        try:
+            for _ in range(20):
+                wait_until(heard, timeout=10, what="a word")
+                assert process.send_signal(record, signal.SIGSTOP)
+                while heard():
+                    pass  # what it said before
+                for _ in range(100):
+                    assert not heard()
+                assert process.send_signal(record, signal.SIGCONT)
+        finally:
+            child.kill()
 
 
 _WITHOUT_ITS_FIRST_THREAD = """

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
 import threading
 
 import libvirt
@@ -25,7 +23,6 @@ async def test_a_hung_machine_does_not_make_the_hypervisor_look_dead(
     made = {machine.uuid: machine for machine in (machines(), machines())}
     listed = [domain.UUIDString() for domain in host.connection().listAllDomains(0)]
     hung = made[next(uuid for uuid in listed if uuid in made)]
-    pid = int(host.layout.pid_file(hung.name).read_text(encoding="ascii"))
     own = libvirt.open(host.uri)
 
     def ask() -> None:
@@ -33,7 +30,7 @@ async def test_a_hung_machine_does_not_make_the_hypervisor_look_dead(
             own.lookupByUUIDString(hung.uuid).blockInfo("vda")
 
     asking = threading.Thread(target=ask)
-    os.kill(pid, signal.SIGSTOP)
+    hung.pause_qemu()
     try:
         asking.start()
         wait_until(
@@ -48,6 +45,6 @@ async def test_a_hung_machine_does_not_make_the_hypervisor_look_dead(
         assert "commit-relative" in facts.capabilities
         await driver.close()
     finally:
-        os.kill(pid, signal.SIGCONT)
+        hung.resume_qemu()
         asking.join()
         own.close()
