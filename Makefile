@@ -27,6 +27,7 @@ demo: setup ## Watch it work, on real libvirt, QEMU and a real kube-apiserver (K
 
 test: export VARVE_COST_CASES ?= 200000
 test: lint ## Everything: checks, unit tests, and tests on real parts
+	$(AS_ROOT) $(BIN)/python -m lab prepare
 	$(AS_ROOT) $(BIN)/python -m pytest -q
 
 test-quick: setup ## Only what needs no lab

@@ -1,4 +1,4 @@
-"""`python -m lab up | status | env | down`: the lab by hand."""
+"""`python -m lab prepare | up | status | env | down`: the lab by hand."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 
 from lab import process
+from lab.control.binaries import find_binaries
 from lab.errors import LabError
-from lab.install import install
+from lab.install import GROUPS, install
 from lab.lab import DISK_KINDS, Lab, default_directory
 from lab.root import become_root
 from lab.say import say
@@ -43,6 +44,7 @@ def _hosts(text: str) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("prepare", help="install and build all that any lab needs, and start nothing")
     up = commands.add_parser("up", help="start a lab; it stays until `down`")
     up.add_argument(
         "--hosts", type=_hosts, default=1, metavar="N", help="libvirt hosts, named a, b … (default: 1)"
@@ -63,6 +65,18 @@ def _parser() -> argparse.ArgumentParser:
         text = "the lab's directory (default: $VARVE_LAB_DIR or .lab)"
         command.add_argument("--dir", type=Path, default=default_directory(), help=text)
     return parser
+
+
+def _prepare(_: argparse.Namespace) -> int:
+    """What takes minutes the first time, before tests: where people see it, and within no test's deadline."""
+    install()
+    say(f"control plane: {find_binaries().origin}")
+    for group in GROUPS:
+        try:
+            install(group)
+        except SystemExit as error:  # its tests are skipped and say why
+            say(f"no {group}: {error}")
+    return 0
 
 
 def _up(arguments: argparse.Namespace) -> int:
@@ -166,9 +180,9 @@ def _down(arguments: argparse.Namespace) -> int:
 def main() -> int:
     """Run one command; its exit code."""
     arguments = _parser().parse_args()
-    if arguments.command in {"up", "down"}:
+    if arguments.command in {"prepare", "up", "down"}:
         become_root("lab", sys.argv[1:])
-    commands = {"up": _up, "status": _status, "env": _env, "down": _down}
+    commands = {"prepare": _prepare, "up": _up, "status": _status, "env": _env, "down": _down}
     try:
         return commands[arguments.command](arguments)
     except LabError as error:

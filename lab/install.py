@@ -23,6 +23,7 @@ from pathlib import Path
 # self-built programs as well.
 COMMANDS = {
     "libvirtd": "libvirt-daemon",
+    "virsh": "libvirt-clients",
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "qemu-nbd": "qemu-utils",

@@ -92,7 +92,12 @@ class Camera:
         path = self.directory / f"{name}.txt"
         path.write_text(_typed(arguments, text), encoding="utf-8")
         console = Console(
-            record=True, width=WIDTH, file=StringIO(), force_terminal=True, color_system="truecolor"
+            record=True,
+            width=WIDTH,
+            height=25,  # of no meaning; without it rich makes a dumb terminal (TERM) 80 columns wide
+            file=StringIO(),
+            force_terminal=True,
+            color_system="truecolor",
         )
         for page in pages:
             draw(page, console)

@@ -75,7 +75,8 @@ def texts() -> Iterator[tuple[str, str]]:
 def drawn(page: Page) -> str:
     """As rich draws it without colours, 100 columns wide."""
     stream = StringIO()
-    colour.draw(page, Console(file=stream, width=100, color_system=None, force_terminal=True))
+    # Without a height, rich believes a dumb terminal (TERM) to be 80 columns wide whatever is said here.
+    colour.draw(page, Console(file=stream, width=100, height=25, color_system=None, force_terminal=True))
     return "".join(f"{line.rstrip()}\n" for line in stream.getvalue().splitlines())
 
 
