@@ -66,7 +66,8 @@ class Merging:
             text = "as many merges run on this hypervisor as maxConcurrentPerHypervisor allows"
             return self._waiting(Blocked(Why.QUEUED, text))
         if self.observation.in_use_elsewhere is None:
-            return DiskPlan(self.facts.target, wants_usage=True, merging=True)
+            spare = Policy.strictest(want.policy for want in self.wants).min_free
+            return DiskPlan(self.facts.target, wants_usage=True, merging=True, spare=spare)
         return self._divided(span, policy, wants)
 
     def division(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> Division:

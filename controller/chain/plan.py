@@ -70,7 +70,9 @@ class DiskPlan:
     wants_usage: bool = False
     """A merge or removal is due and needs to know who else uses the images."""
     merging: bool = False
-    """It is a merge, and needs to know what libvirt keeps of the images and how much is free as well."""
+    """It is a merge, and needs to know what libvirt keeps of the images as well."""
+    spare: int = 0
+    """Bytes that such a merge has to leave free; unless 0, it needs to know how much there is."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +95,14 @@ class Plan:
         return any(disk.wants_usage for disk in self.disks)
 
     @property
-    def merging(self) -> tuple[str, ...]:
-        """Targets of the disks that a merge is due on and that more must be known of."""
-        return tuple(disk.target for disk in self.disks if disk.merging)
+    def merging(self) -> bool:
+        """True when a merge is due, and needs to know what libvirt keeps of the images."""
+        return any(disk.merging for disk in self.disks)
+
+    @property
+    def spare(self) -> dict[str, int]:
+        """Bytes that due merges have to leave free, by the disk's target."""
+        return {disk.target: disk.spare for disk in self.disks if disk.spare}
 
     def disk(self, target: str) -> DiskPlan | None:
         """The plan of one disk."""

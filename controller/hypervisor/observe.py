@@ -86,11 +86,12 @@ async def with_usage(
     fleet: Fleet | None = None,
     *,
     lent: bool = False,
-    merging: Collection[str] = (),
+    merging: bool = False,
+    measuring: Collection[str] = (),
 ) -> Observation:
     """The observation with who else uses images, read now; raises as :func:`observe` does. With ``lent`` also
-    what anybody claims anywhere; with ``merging`` what libvirt keeps of the domain, and how much is free
-    where the images of these disks lie.
+    what anybody claims anywhere; with ``merging`` what libvirt keeps of the domain; with ``measuring`` how
+    much is free where the images of these disks lie, which takes longer the more images lie there.
 
     An image that a disk of the domain itself names by now, and did not when it was observed, counts as used.
     The fleet is asked only if a disk in varve's care has an image that others can reach.
@@ -98,7 +99,7 @@ async def with_usage(
     images = network_images(observation)
     asked = fleet if fleet is not None and (lent or images) else Fleet()
     documents, elsewhere, observation = await asyncio.gather(
-        driver.definitions(), asked.elsewhere(), _with_surroundings(driver, observation, merging)
+        driver.definitions(), asked.elsewhere(), _with_marks(driver, observation, merging, measuring)
     )
     if lent:
         found = await asyncio.to_thread(claims, documents, elsewhere.documents)
@@ -111,12 +112,12 @@ async def with_usage(
     return replace(observation, in_use_elsewhere=users, unasked=elsewhere.silent)
 
 
-async def _with_surroundings(
-    driver: Driver, observation: Observation, merging: Collection[str]
+async def _with_marks(
+    driver: Driver, observation: Observation, merging: bool, measuring: Collection[str]
 ) -> Observation:
-    if not merging:
+    if not (merging or measuring):
         return observation
-    chains = [observation.disks[target].chain for target in merging if target in observation.disks]
+    chains = [observation.disks[target].chain for target in measuring if target in observation.disks]
     images = [layer.source for chain in chains if chain is not None for layer in chain.layers]
     found = await driver.surroundings(observation.uuid, images)
     marks = tuple(parse_mark(xml) for xml in found.marks)

@@ -146,10 +146,12 @@ class DomainPass:
         found = self._planned(observation, wants)
         if found.plan.wants_usage:
             lent = any(want.placement.target for want in wants)
-            merging = found.plan.merging
-            observation = await with_usage(driver, observation, self._fleet, lent=lent, merging=merging)
-            if merging:
-                self._context.ledger.space.note(self._key, observation, merging)
+            due, space = found.plan.merging, self._context.ledger.space
+            at = space.unsure(self._key, observation, found.plan.spare)
+            observation = await with_usage(
+                driver, observation, self._fleet, lent=lent, merging=due, measuring=at
+            )
+            space.note(self._key, observation, at)
             found = self._planned(observation, wants)
         self._count(found)
         return found

@@ -1,7 +1,9 @@
 """How much is free where images lie, as it was last read. May be lost at any time: it is only read anew.
 
 A take does not wait for a reading. What is known may be old: enough was free then, and it is read again soon
-after. Too little is read again before anybody is told so.
+after. A merge waits for one, unless there was plenty within the last 30 seconds: libvirt lists a place to
+tell, which takes longer the more images lie there, and while a merge runs it is not read more often either.
+Too little is read again before anybody is told so.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ _BUSY = timedelta(seconds=30)
 """How old a reading may get where layers are made or merged."""
 _IDLE = timedelta(seconds=300)
 """And where nothing is done."""
+_PLENTY = 4
+"""So many times what has to remain."""
 
 
 @dataclass
@@ -46,6 +50,18 @@ class Space:
             else:
                 known.pop(home, None)
 
+    def unsure(self, key: DomainKey, observation: Observation, spare: Mapping[str, int]) -> list[str]:
+        """Those disks of which it must be read before a merge; ``spare`` has the bytes that must remain, by
+        target."""
+        known = self._free.get(key.hypervisor, {})
+        return [
+            target
+            for target, bytes_ in spare.items()
+            for homes in [homes_of(observation, {target})]
+            if self._is_old(key, homes, _BUSY)
+            or any(known.get(home, _PLENTY * bytes_) < _PLENTY * bytes_ for home in homes)
+        ]
+
     async def was_short(self, key: DomainKey, driver: Driver, observation: Observation, found: Plan) -> bool:
         """Read again what keeps somebody from being served, when that was long ago: True when the plan may be
         another one now. Raises HypervisorError."""
@@ -69,13 +85,15 @@ class Space:
         targets: Collection[str],
         age: timedelta,
     ) -> bool:
-        since = self.now() - age
-        asked = [self._asked.get((key.hypervisor, home)) for home in homes_of(observation, targets)]
-        if not any(at is None or at < since for at in asked):
+        if not self._is_old(key, homes_of(observation, targets), age):
             return False
         read = await driver.surroundings(key.uuid, images_of(observation, targets))
         self.note(key, replace(observation, free=read.free), targets)
         return True
+
+    def _is_old(self, key: DomainKey, homes: Collection[str], age: timedelta) -> bool:
+        asked = [self._asked.get((key.hypervisor, home)) for home in homes]
+        return any(at is None or at < self.now() - age for at in asked)
 
 
 def images_of(observation: Observation, targets: Collection[str]) -> list[Source]:

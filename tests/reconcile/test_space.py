@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
@@ -16,6 +17,7 @@ HOME = "/images"
 async def test_a_merge_waits_for_space_and_goes_on_by_itself(world: World) -> None:
     host, uuid = await with_points(world, "a", "b", minFreeBytes=GIB, merge={"direction": "Commit"})
     host.free[HOME] = GIB + 1
+    await asyncio.sleep(31)
     world.delete("a")
     await world.says("a", "InsufficientSpace", HOME, str(GIB + 1), "minFreeBytes")
     unchanged(host)
@@ -31,6 +33,27 @@ async def test_what_is_unknown_or_not_asked_for_stops_nothing(world: World, free
     host.free.update(free)
     world.delete("a")
     await world.gone("a")
+
+
+@pytest.mark.parametrize(("least", "free", "read"), [(0, GIB, ""), (GIB, 4 * GIB, ""), (GIB, 2 * GIB, HOME)])
+async def test_a_merge_waits_for_a_reading_unless_there_was_plenty_just_now(
+    world: World, least: int, free: int, read: str
+) -> None:
+    host, _ = await with_points(world, "a", "b", minFreeBytes=least, merge={"direction": "Commit"})
+    host.free[HOME] = free
+    await asyncio.sleep(31)
+    world.snapshot("c")
+    await world.ready("c")
+    await world.settled()
+    host.faults.forget()
+    world.delete("a")
+    await world.gone("a")
+    [before] = [
+        call.arguments["homes"]
+        for call in itertools.takewhile(lambda call: call.name != "commit", host.faults.calls)
+        if call.name == "surroundings"
+    ]
+    assert before == read
 
 
 async def test_a_merge_is_ended_when_others_fill_the_storage(world: World) -> None:

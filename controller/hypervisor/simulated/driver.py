@@ -165,8 +165,8 @@ class SimulatedDriver:
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
         """What a test put into ``host.marks`` and ``host.free``."""
-        async with self._call("surroundings", changing=False, uuid=uuid):
-            homes = {image.home for image in images}
+        homes = {image.home for image in images}
+        async with self._call("surroundings", changing=False, uuid=uuid, homes=" ".join(sorted(homes))):
             free = {home: size for home, size in self._host.free.items() if home in homes}
             return Surroundings(tuple(self._host.marks.get(uuid, ())), free)
 

@@ -36,7 +36,7 @@ async def marks(subject: Subject) -> list[Mark]:
 async def stopped_by(subject: Subject, span: Range) -> str:
     """What is against a commit of these layers, in words; empty when nothing is."""
     observation = await observe(subject.driver, subject.uuid, identities=())
-    observation = await with_usage(subject.driver, observation, merging={"vda"})
+    observation = await with_usage(subject.driver, observation, merging=True)
     facts = observation.disks["vda"]
     assert facts.chain is not None
     choice = Choice(span, span.bottom, 0, (OperationKind.COMMIT,))
