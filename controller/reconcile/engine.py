@@ -43,6 +43,7 @@ from controller.reconcile.resync import Resync
 from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.telemetry.metrics import Metrics
+from controller.telemetry.queue_watch import QueueWatch
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,8 @@ class Engine:
     ) -> None:
         self._options = options
         self._metrics = metrics
-        self._queue: KeyedQueue[Key] = KeyedQueue(lane=_lane, lane_width=options.workers)
+        watch = QueueWatch(metrics, _QUEUE)
+        self._queue: KeyedQueue[Key] = KeyedQueue(lane=_lane, lane_width=options.workers, watch=watch)
         self._fleet = Fleet(make_connector, metrics, on_event=self._on_event, on_change=self._on_host)
         self._context = Context(
             client=client,
@@ -275,7 +277,6 @@ class Engine:
         with self._metrics.reconcile_seconds.time():
             result = await self._run(key)
         self._metrics.reconcile.labels(result).inc()
-        self._metrics.queue_depth.labels(_QUEUE).set(len(self._queue))
         self._queue.done(key)
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -26,6 +26,7 @@ from controller.api.uri import InvalidURIError, parse_uri
 from controller.hypervisor import needs
 from controller.hypervisor.driver import Event, Facts
 from controller.hypervisor.host import Connector, Host, HostStatus
+from controller.hypervisor.timed import timed_connector
 from controller.kube.errors import ObjectGone
 from controller.kube.kinds import HYPERVISOR, Raw
 from controller.kube.port import KubeClient
@@ -76,9 +77,10 @@ class Fleet:
             self.faults[name] = str(error)
             self._on_change(name)
             return
-        host = Host(
-            name, self._make_connector(checked.connect_to), on_event=self._on_event, on_change=self._on_change
+        connect = timed_connector(
+            self._make_connector(checked.connect_to), self._metrics.libvirt_call_seconds
         )
+        host = Host(name, connect, on_event=self._on_event, on_change=self._on_change)
         self.hosts[name] = host
         host.start()
 

@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
 
+from controller.telemetry.metrics import Metrics
+from controller.telemetry.queue_watch import QueueWatch
+
 K = TypeVar("K", bound=Hashable)
 
 
@@ -43,8 +46,11 @@ class KeyedQueue(Generic[K]):
         *,
         lane: Callable[[K], Hashable] = lambda key: None,
         lane_width: int = 1_000_000,
+        watch: QueueWatch | None = None,
     ) -> None:
-        """``lane`` tells the lane of a key, ``lane_width`` how many keys of one lane may run at once."""
+        """``lane`` tells the lane of a key, ``lane_width`` how many keys of one lane may run at once;
+        ``watch`` is told of everything."""
+        self._watch = watch or QueueWatch(Metrics(), "")
         self._backoff = backoff or Backoff()
         self._lane = lane
         self._lane_width = lane_width
@@ -70,6 +76,10 @@ class KeyedQueue(Generic[K]):
         """Run this key as soon as its lane has room."""
         if self._closed:
             return
+        self._watch.added(key)
+        self._enqueue(key)
+
+    def _enqueue(self, key: K) -> None:
         self._due.pop(key, None)
         if key in self._running:
             self._again.add(key)
@@ -93,6 +103,7 @@ class KeyedQueue(Generic[K]):
         """Run a key that failed again after its backoff; returns the delay in seconds."""
         failures = self._failures[key] = self._failures.get(key, 0) + 1
         delay = self._backoff.delay(failures)
+        self._watch.retried()
         self.add_after(key, delay)
         return delay
 
@@ -126,16 +137,19 @@ class KeyedQueue(Generic[K]):
         self._busy[lane] += 1
         self._waiting.discard(key)
         self._running.add(key)
+        self._watch.begun(key)
         return key
 
     def covered(self, key: K) -> None:
         """What the run of this key reads from here on answers all wake-ups until now."""
         self._again.discard(key)
+        self._watch.covered(key)
 
     def done(self, key: K) -> None:
         """The run of this key has ended."""
         self._running.discard(key)
         self.since.pop(key, None)
+        self._watch.ended(key)
         lane = self._lane(key)
         self._busy[lane] -= 1
         if not self._busy[lane]:
@@ -144,7 +158,7 @@ class KeyedQueue(Generic[K]):
             self._wake.set()
         if key in self._again:
             self._again.discard(key)
-            self.add(key)
+            self._enqueue(key)
 
     def close(self) -> None:
         """Let all workers end after what they run now."""

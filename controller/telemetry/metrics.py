@@ -108,7 +108,9 @@ class Metrics:
             "varve_libvirt_up", "1 while the hypervisor answers, else 0.", "hypervisor"
         )
         self.libvirt_call_seconds = self._histogram(
-            "varve_libvirt_call_seconds", "One libvirt call, by the name of its function.", "call"
+            "varve_libvirt_call_seconds",
+            "One call to a hypervisor, by what it does (read, commit, set_metadata …), its waiting included.",
+            "call",
         )
         self.block_jobs = self._gauge(
             "varve_block_jobs", "Block jobs of varve that run now.", "kind", "hypervisor"

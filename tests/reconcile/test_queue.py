@@ -8,6 +8,8 @@ from collections import Counter
 import pytest
 
 from controller.reconcile.queue import Backoff, KeyedQueue
+from controller.telemetry.metrics import Metrics
+from controller.telemetry.queue_watch import QueueWatch
 
 
 def now() -> float:
@@ -216,3 +218,35 @@ async def test_covered_lets_go_of_no_other_key() -> None:
     queue.covered("a")
     queue.done("b")
     assert await ready(queue) == ["b"]
+
+
+async def test_what_happens_to_keys_is_counted_and_timed() -> None:
+    clock, metrics = [0.0], Metrics()
+    queue: KeyedQueue[str] = KeyedQueue(watch=QueueWatch(metrics, "q", lambda: clock[0]))
+
+    def number(name: str) -> float | None:
+        return metrics.registry.get_sample_value(name, {"name": "q"})
+
+    queue.add("a")
+    queue.add("b")
+    assert number("workqueue_depth") == 2
+    clock[0] = 2
+    assert await queue.get() == "a"
+    assert number("workqueue_queue_duration_seconds_sum") == 2
+    queue.add("a")  # once more afterwards
+    assert number("workqueue_adds_total") == 3
+    assert number("workqueue_depth") == 2
+    clock[0] = 3
+    assert await queue.get() == "b"
+    clock[0] = 7
+    assert number("workqueue_longest_running_processor_seconds") == 5
+    assert number("workqueue_unfinished_work_seconds") == 5 + 4
+    queue.retry("b")
+    assert number("workqueue_retries_total") == 1
+    queue.done("b")
+    assert number("workqueue_work_duration_seconds_sum") == 4
+    queue.covered("a")
+    queue.done("a")
+    assert number("workqueue_depth") == 0
+    assert number("workqueue_longest_running_processor_seconds") == 0
+    assert number("workqueue_work_duration_seconds_count") == 2
