@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from shlex import quote
 
 from controller.chain.desired import Policy
 from controller.chain.disk import Disk
@@ -86,7 +87,7 @@ def domain_guard(observation: Observation) -> Blocked | None:
     if observation.state is RunState.SHUTOFF:
         return Blocked(
             Why.WAITING_FOR_DOMAIN,
-            f"domain {name} is shut off; start it (virsh start {name}) and the work goes on",
+            f"domain {name} is shut off; start it (virsh start {quote(name)}) and the work goes on",
         )
     if not observation.active:
         return Blocked(
@@ -108,7 +109,8 @@ def io_error_guard(observation: Observation) -> Blocked | None:
     name = observation.name
     return Blocked(
         Why.DOMAIN_PAUSED,
-        f"domain {name} is paused by an I/O error (virsh domblkerror {name}); mend its storage and resume it",
+        f"domain {name} is paused by an I/O error (virsh domblkerror {quote(name)}); mend its storage and "
+        f"resume it",
     )
 
 

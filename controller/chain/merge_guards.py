@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from shlex import quote
 
 from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
@@ -159,10 +160,11 @@ def mark_guard(case: MergeCase) -> Blocked | None:
 
 def _of_libvirt(case: MergeCase, mark: Mark) -> str:
     domain, name = case.observation.name, mark.name
+    both = f"{quote(domain)} {quote(name)}"  # people copy this into a shell, and names may be anything
     way = {
-        MarkKind.SNAPSHOT: f"virsh snapshot-delete {domain} {name} --metadata (which keeps its images)",
-        MarkKind.INTERNAL: f"virsh snapshot-delete {domain} {name}",
-        MarkKind.CHECKPOINT: f"virsh checkpoint-delete {domain} {name}, and the next backup is a full one",
+        MarkKind.SNAPSHOT: f"virsh snapshot-delete {both} --metadata (which keeps its images)",
+        MarkKind.INTERNAL: f"virsh snapshot-delete {both}",
+        MarkKind.CHECKPOINT: f"virsh checkpoint-delete {both}, and the next backup is a full one",
     }[mark.kind]
     return (
         f"libvirt has a {mark.kind} {name} of {domain} that needs images of disk {case.chain.target} as they "

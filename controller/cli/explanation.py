@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from shlex import quote
 from typing import Literal
 
 from controller.api import FINALIZER
@@ -116,7 +117,8 @@ def _to_do(
 
 
 def _words(found: Explained, chain: VolumeChain | None) -> dict[str, str]:
-    """What the advice may name. A domain's name may be anything, and is shown, never run."""
+    """What the advice may name. A domain's name may be anything: it is never run here, and it is quoted for
+    the shell that a person copies the advice into."""
     words = {
         "resource": _RESOURCES[type(found).__name__],
         "name": found.name,
@@ -129,7 +131,7 @@ def _words(found: Explained, chain: VolumeChain | None) -> dict[str, str]:
         return words
     source, resolved = found.spec.source, found.status.resolved
     domain = (resolved and resolved.domain_name) or source.domain or source.domain_uuid or "DOMAIN"
-    return words | {"domain": domain, "disk": source.disk}
+    return words | {"domain": quote(domain), "disk": quote(source.disk)}
 
 
 def page(found: Explanation) -> Page:

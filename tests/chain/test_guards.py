@@ -53,6 +53,11 @@ def test_ownership(changes: dict[str, object], why: Why | None, words: tuple[str
         says(found, why, *words)
 
 
+def test_a_name_is_quoted_for_the_shell_that_it_is_copied_into() -> None:
+    named = replace(PLAIN, name="web; reboot", state=RunState.SHUTOFF)
+    says(domain_guard(named), Why.WAITING_FOR_DOMAIN, "virsh start 'web; reboot'")
+
+
 @pytest.mark.parametrize(
     ("changes", "why", "words"),
     [

@@ -250,6 +250,11 @@ def test_what_libvirt_keeps(mark: Mark, way: Choice, *, stops: bool) -> None:
         assert found is None
 
 
+def test_a_name_is_quoted_for_the_shell_that_it_is_copied_into() -> None:
+    found = mark_guard(case(COMMIT, marks=(Mark(MarkKind.SNAPSHOT, "before $(reboot)", MARKED),)))
+    says(found, Why.UNSUPPORTED_TOPOLOGY, "virsh snapshot-delete web-1 'before $(reboot)' --metadata")
+
+
 @pytest.mark.parametrize(
     ("free", "keeps", "stops"),
     [({}, GIB, False), ({"/images": 0}, 0, False), ({"/images": 301}, 1, False), ({"/images": 300}, 1, True)],

@@ -24,6 +24,12 @@ def test_every_reason_has_advice_that_can_be_filled_in() -> None:
         assert all((text and "{" not in text.replace('{"spec"', "")) or "'" in text for text in said.to_do)
 
 
+def test_a_name_is_quoted_for_the_shell_that_it_is_copied_into() -> None:
+    odd = {"source": {"domain": "$(reboot)", "disk": "vda"}}
+    said = explanation.report(snapshot(spec=odd, conditions=ready("False", "WaitingForDomain", "off")))
+    assert said.to_do[0].startswith("Start it: virsh start '$(reboot)'.")
+
+
 def test_a_reason_of_a_newer_controller_is_not_an_error() -> None:
     assert "older" in advice("FromTheFuture")[0]
     said = explanation.report(snapshot(conditions=ready("False", "FromTheFuture", "news")))
