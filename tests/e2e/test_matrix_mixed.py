@@ -10,6 +10,7 @@ from lxml import etree
 
 from tests.e2e.lent import lent
 from tests.e2e.matrix import ROOM, SIZE, Matrix, every_way, need, places
+from tests.e2e.pools import made_pool
 from tests.e2e.stage import Stage
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
@@ -25,7 +26,7 @@ def pool(stage: Stage) -> Iterator[Pool]:
 
     def make(kind: str) -> dict[str, Any]:
         name = f"mixed-{kind}"
-        made.append(connection.storagePoolCreateXML(_pool_xml(stage, kind, name), 0))
+        made.append(made_pool(connection, _pool_xml(stage, kind, name)))
         return {"overlay": {"pool": name}}
 
     yield make

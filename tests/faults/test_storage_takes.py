@@ -13,6 +13,7 @@ import pytest
 from lxml import etree
 
 from lab.machines.disk import Disk
+from tests.e2e.pools import made_pool
 from tests.e2e.stage import Stage
 from tests.faults.storage import WITHIN, export_of, gone, hung, hung_brick, monitor_answers
 
@@ -31,7 +32,7 @@ def gluster_pool(stage: Stage) -> Iterator[str]:
     etree.SubElement(source, "host", name=server.address)
     etree.SubElement(source, "dir", path="/")
     etree.SubElement(source, "name").text = volume.name
-    pool = stage.host.connection().storagePoolCreateXML(etree.tostring(root, encoding="unicode"), 0)
+    pool = made_pool(stage.host.connection(), etree.tostring(root, encoding="unicode"))
     yield "faults-gluster"
     pool.destroy()
 
