@@ -37,7 +37,7 @@ from controller.hypervisor.driver import (
     Running,
     Surroundings,
 )
-from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
+from controller.hypervisor.errors import HypervisorError, OperationFailed, StorageUnreachable, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
 from controller.hypervisor.listings import Listings
@@ -123,11 +123,7 @@ class LibvirtDriver:
 
     async def facts(self) -> Facts:
         # A daemon that has just started answers when it has probed its QEMU: 8 s the first time (measured).
-        return await self._ask(
-            "the question for its capabilities",
-            probe.probe,
-            deadline=self._timing.sweep,
-        )
+        return await self._ask("asking for its capabilities", probe.probe, deadline=self._timing.sweep)
 
     async def domains(self) -> tuple[DomainRef, ...]:
         return await self._ask("the list of domains", reading.list_domains)
@@ -149,13 +145,25 @@ class LibvirtDriver:
         return storage.referrers((await self._listings.of(place)).backings, place, source)
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
-        found = {image.home: place for image in images if (place := places.place_of(image)) is not None}
-        marks, listings = await asyncio.gather(
+        homes = {image.home: image for image in images}
+        marks, free = await asyncio.gather(
             self._ask(f"snapshots of {uuid}", lambda libvirtd: reading.list_marks(libvirtd, uuid), key=uuid),
-            asyncio.gather(*(self._listings.of(place) for place in found.values())),
+            asyncio.gather(*(self._free(image) for image in homes.values())),
         )
-        free = {home: one.free for home, one in zip(found, listings, strict=True) if one.free is not None}
-        return Surroundings(marks, free)
+        known = {home: size for home, size in zip(homes, free, strict=True) if size is not None}
+        return Surroundings(marks, known)
+
+    async def _free(self, image: Source) -> int | None:
+        """Free bytes where the image lies. Of a server that is away nothing is asked: libvirt would wait for
+        it, and stop an administrator's pool on it for good (measured)."""
+        place = places.place_of(image)
+        if place is None:
+            return None
+        try:
+            await self._reach.ask([image])
+        except StorageUnreachable:
+            return None
+        return (await self._listings.of(place)).free
 
     async def _list(self, place: places.Place) -> storage.Listing:
         return await self._ask(
@@ -176,11 +184,8 @@ class LibvirtDriver:
             )
 
     async def pool(self, name: str) -> Pool:
-        return await self._ask(
-            f"looking pool {name} up",
-            lambda connection: storage.look_up(connection, name),
-            key=f"pool {name}",
-        )
+        look = partial(storage.look_up, name=name)
+        return await self._ask(f"looking pool {name} up", look, key=f"pool {name}")
 
     async def reach(
         self, sources: Iterable[Source], *, beside: Iterable[Source] = (), running: Running | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -155,3 +156,42 @@ async def test_what_layers_hold_is_known_after_a_restart(
     frozen = [one for one in reading.stats if one.capacity and one.index != 1]
     assert [one.allocation for one in frozen] == [0, 0], "libvirt knows more than it did: see _held"
     assert (await sizes())[1:] == before[1:]
+
+
+async def test_an_administrators_pool_is_left_alone_while_its_server_is_away(
+    subject: Subject, lab: Lab, host: LabHost
+) -> None:
+    """A pool that cannot be listed is stopped by libvirt, and stays so when the server is back."""
+    image = Source.from_element("network", lab.gluster.volume().source("image").to_xml())
+    place = places.place_of(image)
+    assert place is not None
+    pool = host.connection().storagePoolDefineXML(place.pool_xml("theirs-for-long"))
+    try:
+        pool.create()
+        lab.gluster.kill()
+        try:
+            assert not (await subject.driver.surroundings(subject.uuid, [image])).free
+            assert pool.isActive()
+        finally:
+            lab.gluster.start()
+        await serves_again(subject, image)
+        assert pool.isActive()
+        lab.gluster.kill()
+        try:
+            with pytest.raises(libvirt.libvirtError):
+                pool.refresh(0)
+            assert not pool.isActive(), "libvirt has become kinder"
+        finally:
+            lab.gluster.start()
+    finally:
+        if pool.isActive():
+            pool.destroy()
+        pool.undefine()
+    await serves_again(subject, image)
+
+
+async def serves_again(subject: Subject, image: Source) -> None:
+    """glusterd listens some seconds before it serves."""
+    async with asyncio.timeout(60):
+        while not (await subject.driver.surroundings(subject.uuid, [image])).free:
+            pass
