@@ -230,7 +230,8 @@ class Driver(Protocol):
         ...
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
-        """What libvirt keeps of a domain, and how much is free where these images lie."""
+        """What libvirt keeps of a domain, and how much is free where these images lie, as far as that can be
+        told: a place that cannot be looked into is no error."""
         ...
 
     async def pool(self, name: str) -> Pool:

@@ -37,7 +37,7 @@ from controller.hypervisor.driver import (
     Running,
     Surroundings,
 )
-from controller.hypervisor.errors import HypervisorError, OperationFailed, StorageUnreachable, Unreachable
+from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.host import Connector
 from controller.hypervisor.listings import Listings
@@ -129,11 +129,8 @@ class LibvirtDriver:
         return await self._ask("the list of domains", reading.list_domains)
 
     async def read(self, uuid: str, *, sizes: bool = True) -> DomainReading:
-        return await self._ask(
-            f"reading domain {uuid}",
-            lambda connection: reading.read_domain(connection, uuid, sizes=sizes),
-            key=uuid,
-        )
+        look = partial(reading.read_domain, uuid=uuid, sizes=sizes)
+        return await self._ask(f"reading domain {uuid}", look, key=uuid)
 
     async def definitions(self) -> tuple[str, ...]:
         return await self._ask("reading every domain", reading.list_definitions, deadline=self._timing.sweep)
@@ -154,16 +151,19 @@ class LibvirtDriver:
         return Surroundings(marks, known)
 
     async def _free(self, image: Source) -> int | None:
-        """Free bytes where the image lies. Of a server that is away nothing is asked: libvirt would wait for
-        it, and stop an administrator's pool on it for good (measured)."""
+        """Free bytes where the image lies, None when that cannot be told. Of a server that is away nothing is
+        asked: libvirt would wait for it, and stop an administrator's pool on it for good (measured)."""
         place = places.place_of(image)
         if place is None:
             return None
         try:
             await self._reach.ask([image])
-        except StorageUnreachable:
+            return (await self._listings.of(place)).free
+        except Unreachable:
+            raise
+        except HypervisorError as error:  # such as an administrator's pool there that is not active
+            _log.info("free space cannot be read", extra={"where": place.key, "why": str(error)})
             return None
-        return (await self._listings.of(place)).free
 
     async def _list(self, place: places.Place) -> storage.Listing:
         return await self._ask(

@@ -115,6 +115,19 @@ async def test_how_much_is_free(subject: Subject, tmp_path: Path) -> None:
     assert abs(found.free[active.source.home] - there.f_bfree * there.f_frsize) < 1 << 30
 
 
+async def test_a_pool_that_is_not_active_hides_how_much_is_free(subject: Subject, host: LabHost) -> None:
+    """libvirt refuses another one on its place; that is no reason for not knowing all the rest."""
+    (active, *_) = await subject.layers()
+    place = places.place_of(active.source)
+    assert place is not None
+    pool = host.connection().storagePoolDefineXML(place.pool_xml("asleep"))
+    try:
+        found = await subject.driver.surroundings(subject.uuid, [active.source])
+    finally:
+        pool.undefine()
+    assert found.free == {}
+
+
 async def test_a_ceph_that_does_not_know_how_much_is_free(subject: Subject, lab: Lab, host: LabHost) -> None:
     """The lab's has no mgr; libvirt shows 0 of 0 bytes then."""
     image = Source.from_element("network", lab.rbd.source("image").to_xml())
