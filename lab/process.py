@@ -103,12 +103,13 @@ def send_signal(record: ProcessRecord, number: signal.Signals) -> bool:
 
 
 def _stands_still(pid: int) -> bool:
-    """Whether every thread is stopped (T) or has ended."""
+    """Whether every thread is stopped (T) or has ended; also when the process has."""
     states = []
-    for thread in Path(f"/proc/{pid}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
-            text = (thread / "stat").read_text(encoding="utf-8", errors="replace")
-            states.append(text.rpartition(")")[2].split()[0])
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the process has just ended
+        for thread in list(Path(f"/proc/{pid}/task").iterdir()):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # this thread has
+                text = (thread / "stat").read_text(encoding="utf-8", errors="replace")
+                states.append(text.rpartition(")")[2].split()[0])
     return set(states) <= {"T", "Z", "X"}
 
 
