@@ -101,7 +101,6 @@ class Host:
         self._names: Mapping[str, DomainRef] = {}
         self._revision = 0
         self._listing = asyncio.Lock()
-        self._probed_without_domain = False
 
     def start(self) -> None:
         """Begin to connect, and stay connected until :meth:`stop`."""
@@ -176,7 +175,6 @@ class Host:
             self._driver = driver
             facts = await driver.facts()
             domains = await driver.domains()
-            self._probed_without_domain = not domains
             if link.lost is None:
                 self._connected(facts, domains)
                 await self._list(driver)  # what happened while the first list was on its way
@@ -217,7 +215,7 @@ class Host:
     # Inventory ----------------------------------------------------------------------------------------
 
     async def _list(self, driver: Driver) -> None:
-        """Bring the inventory up to date, and the facts when the first domain made them askable."""
+        """Bring the inventory up to date, and the facts when there was no domain to ask with until now."""
         async with self._listing:
             for _ in range(_CHASES):
                 revision = self._revision
@@ -226,12 +224,17 @@ class Host:
                     break  # no event came while the list was on its way: it is not older than what we know
             if driver is self._driver and self._status.connected and self._keep(domains):
                 self._on_change(self.name)
-            if domains and self._probed_without_domain:
+            if domains and self._wants_facts():
                 facts = await driver.facts()
-                self._probed_without_domain = False
                 if facts != self._status.facts:
                     self._status = replace(self._status, facts=facts)
                     self._on_change(self.name)
+
+    def _wants_facts(self) -> bool:
+        """Whether some were left open. Facts and list are two questions: a domain that comes in between is in
+        the list, and was not asked."""
+        facts = self._status.facts
+        return facts is not None and not facts.flags_asked
 
     def _keep(self, domains: tuple[DomainRef, ...]) -> bool:
         """Take over a list; tell whether anything is different."""
@@ -276,3 +279,5 @@ class Host:
             others = (domain for domain in self._domains.values() if domain.uuid != ref.uuid)
             self._keep((*others, ref))
             self._on_change(self.name)
+            if self._wants_facts():
+                link.wake.set()  # there is a domain to ask with

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -23,6 +24,8 @@ from controller.hypervisor.errors import Unreachable
 from controller.hypervisor.host import Host, Supervision
 
 FACTS = Facts("9.0.0", "7.2.22", "here", frozenset())
+NOT_ASKED = Facts("9.0.0", "7.2.22", "here", frozenset(), flags_asked=False)
+ASKED = Facts("9.0.0", "7.2.22", "here", frozenset({"commit-relative"}))
 ONE = DomainRef("uuid-1", "one", active=True)
 TWO = DomainRef("uuid-2", "two", active=False)
 QUICK = Supervision(first_delay=0.001, most_delay=0.008, check_every=0.01, steady_after=60)
@@ -37,6 +40,8 @@ class Daemon:
         self.opened = self.closed = self.listed = 0
         self.refusal: Exception | None = None
         self.while_listing: Callable[[], Awaitable[None]] | None = None
+        self.told: list[Facts] = []
+        """The next answers to the question for facts; then always the usual ones."""
 
     async def connect(self, sink: EventSink) -> Driver:
         if self.refusal is not None:
@@ -46,7 +51,7 @@ class Daemon:
         return cast("Driver", self)
 
     async def facts(self) -> Facts:
-        return FACTS
+        return self.told.pop(0) if self.told else FACTS
 
     async def domains(self) -> tuple[DomainRef, ...]:
         self.listed += 1
@@ -116,6 +121,39 @@ async def test_connected_means_that_facts_and_inventory_are_there(
     assert host.find_by_name("two") is None
     assert host.driver is cast("Driver", daemon)
     assert changes == ["h"]
+
+
+async def test_flags_that_could_not_be_asked_for_are_asked_for_again(
+    host: Host, daemon: Daemon, changes: list[str]
+) -> None:
+    """The first domain comes between the question for facts and the list, or those there are all hang."""
+    daemon.told = [NOT_ASKED, NOT_ASKED, ASKED]
+    host.start()
+    await until(lambda: host.status.facts == ASKED)
+    asked = daemon.listed
+    await until(lambda: daemon.listed > asked + 3)
+    assert host.status.facts == ASKED, "what was answered is not asked for again"
+    assert changes == ["h", "h"]
+
+
+async def test_the_first_domain_is_asked_at_once(daemon: Daemon) -> None:
+    daemon.inventory, daemon.told = [], [NOT_ASKED, ASKED]
+    patient = Host(
+        "h",
+        daemon.connect,
+        on_event=lambda _name, _event: None,
+        on_change=lambda _name: None,
+        supervision=replace(QUICK, check_every=3600),
+    )
+    patient.start()
+    try:
+        await until(lambda: patient.status.connected and daemon.listed == 2)
+        assert patient.status.facts == NOT_ASKED
+        daemon.inventory.append(ONE)
+        daemon.send(Lifecycle(ONE.uuid, ONE.name, LifecycleKind.DEFINED))
+        await until(lambda: patient.status.facts == ASKED)
+    finally:
+        await patient.stop()
 
 
 async def test_an_unchanged_inventory_is_no_change(host: Host, daemon: Daemon, changes: list[str]) -> None:
