@@ -51,7 +51,6 @@ class Kind:
 VOLUME_SNAPSHOT = Kind(GROUP, VERSION, "volumesnapshots", "VolumeSnapshot", namespaced=True)
 VOLUME_SNAPSHOT_CLASS = Kind(GROUP, VERSION, "volumesnapshotclasses", "VolumeSnapshotClass", namespaced=False)
 VOLUME_CHAIN = Kind(GROUP, VERSION, "volumechains", "VolumeChain", namespaced=True)
-VOLUME_CHAIN = Kind(GROUP, VERSION, "volumechains", "VolumeChain", namespaced=True)
 HYPERVISOR = Kind(GROUP, VERSION, "hypervisors", "Hypervisor", namespaced=False)
 WATCHED = (HYPERVISOR, VOLUME_SNAPSHOT_CLASS, VOLUME_CHAIN, VOLUME_SNAPSHOT)
 """What the controller watches."""

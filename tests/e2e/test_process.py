@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
 
+from controller.reconcile.chains import PAUSE_SECONDS, REST_SECONDS
 from lab.controller import Controller
 from lab.deadline import wait_until
 from tests.e2e import launcher
@@ -16,6 +18,9 @@ pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
 PASSES = 20
 """So many passes with nothing to do are looked at."""
+
+PERIOD = 2 * (PAUSE_SECONDS + REST_SECONDS)
+"""And for so many seconds at least: a VolumeChain is told of with a delay, and not each time."""
 
 
 @pytest.fixture
@@ -79,18 +84,21 @@ def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Contro
 
     def settled() -> tuple[float, str, list[tuple[str, str]], str] | None:
         """What was written and called, once that is the same for a whole period of looking at everything."""
-        passes = counted.metric("varve_reconcile_total")
+        passes, began = counted.metric("varve_reconcile_total"), time.monotonic()
         before = (writes(counted), calls.read_text(), versions(stage), machine.domain.XMLDesc(0))
         wait_until(
-            lambda: counted.metric("varve_reconcile_total") >= passes + PASSES,
-            timeout=30,
+            lambda: (
+                time.monotonic() >= began + PERIOD
+                and counted.metric("varve_reconcile_total") >= passes + PASSES
+            ),
+            timeout=60,
             what="passes",
             interval=0.1,
         )
         after = (writes(counted), calls.read_text(), versions(stage), machine.domain.XMLDesc(0))
         return after if after == before else None
 
-    first_look = wait_until(settled, timeout=60, what="a period without writes")
+    first_look = wait_until(settled, timeout=90, what="a period without writes")
     assert settled() == first_look
     assert counted.metric("varve_reconcile_total") >= 2 * PASSES
     first.verify()

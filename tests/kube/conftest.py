@@ -1,8 +1,9 @@
 """One suite for both ports: the fake one always, the real one where the lab's control plane runs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pytest
 from controller.kube.client import ApiClient
 from controller.kube.credentials import Credentials
 from controller.kube.fake import FakeKube
-from controller.kube.kinds import VOLUME_SNAPSHOT, Kind, Raw
+from controller.kube.kinds import VOLUME_SNAPSHOT, WATCHED, Kind, Raw
 from controller.kube.transport import Transport
 from controller.telemetry.metrics import Metrics
+from lab.deadline import wait_until
 
 CRDS = Path(__file__).parents[2] / "crds"
 NAMESPACE = "kube-tests"
@@ -56,15 +58,31 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     await client.close()
 
 
-@pytest.fixture(scope="session")
-def cluster_with_crds(request: pytest.FixtureRequest) -> Any:
-    """The lab's control plane with our CRDs and a namespace."""
+@pytest.fixture(scope="package")
+def cluster_with_crds(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The lab's control plane with our CRDs and a namespace, which is empty again at the end."""
     plane = request.getfixturevalue("control_plane")
     plane.kubectl("apply", "--server-side", "-f", str(CRDS))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    for path in [kind.path() for kind in WATCHED]:
+        wait_until(partial(watchable, plane, path), timeout=30, what=f"watching {path}")
     for namespace in (NAMESPACE, "varve-system"):
         plane.kubectl("create", "namespace", namespace, check=False)
-    return plane
+    yield plane
+    plane.kubectl("delete", "vvs", "--all", "-n", NAMESPACE, "--wait=false")
+    held = plane.kubectl("get", "vvs", "-n", NAMESPACE, "-o", "name").stdout.split()
+    for name in held:
+        plane.kubectl(
+            "patch", name, "-n", NAMESPACE, "--type=merge", '-p={"metadata":{"finalizers":null}}', check=False
+        )
+
+
+def watchable(plane: Any, path: str) -> bool:
+    """Whether a kind can be watched. Established says less: "storage is (re)initializing" is the answer to a
+    watch that comes too soon after it (kube-apiserver 1.36), which kopf logs as an error and tries again."""
+    return bool(
+        plane.kubectl("get", "--raw", f"{path}?watch=true&timeoutSeconds=1", check=False).returncode == 0
+    )
 
 
 def _fake(name: str) -> Bench:
