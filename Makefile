@@ -6,6 +6,9 @@ BIN := $(VENV)/bin
 # The lab needs root: network and mount namespaces, libvirtd. Nothing else here does.
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E env PATH="$$PATH")
 
+# Tests at a time, each with a lab of its own (some 2 GiB of memory): half of their time they wait for others.
+WORKERS ?= 2
+
 .PHONY: help setup demo test test-quick lint format generate pictures bench clean
 
 help: ## Show the targets
@@ -28,7 +31,7 @@ demo: setup ## Watch it work, on real libvirt, QEMU and a real kube-apiserver (K
 test: export VARVE_COST_CASES ?= 200000
 test: lint ## Everything: checks, unit tests, and tests on real parts
 	$(AS_ROOT) $(BIN)/python -m lab prepare
-	$(AS_ROOT) $(BIN)/python -m pytest -q
+	$(AS_ROOT) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test-quick: setup ## Only what needs no lab
 	$(BIN)/python -m pytest -q -m "not real and not cluster"

@@ -51,7 +51,7 @@ def _fields() -> list[tuple[str, dict[str, Any]]]:
     for kind in KINDS:
         version = definition(kind)["spec"]["versions"][0]
         schema = version["schema"]["openAPIV3Schema"]
-        for part in {"spec", "status"} & schema["properties"].keys():
+        for part in sorted({"spec", "status"} & schema["properties"].keys()):
             found += list(_nodes(f"{kind.name}.{part}", schema["properties"][part]))
     return found
 

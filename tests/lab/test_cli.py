@@ -28,8 +28,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_up_status_env_and_down_after_kill_9(tmp_path: Path) -> None:
-    directory = tmp_path / "lab"
+def test_up_status_env_and_down_after_kill_9(short_path: Path) -> None:
+    directory = short_path / "lab"
     where = f"--dir={directory}"
     assert run("status", where).returncode == 3
     up = run("up", where, "--no-control-plane", "--machines", "--storage=nbd")

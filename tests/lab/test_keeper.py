@@ -50,19 +50,19 @@ def spawn_daemon(session: Session) -> ProcessRecord:
     return record
 
 
-def test_the_end_ends_children_daemons_and_stopped_ones(tmp_path: Path) -> None:
-    session = Session.start(tmp_path / "lab", detached=False)
+def test_the_end_ends_children_daemons_and_stopped_ones(short_path: Path) -> None:
+    session = Session.start(short_path / "lab", detached=False)
     child = session.spawn("sleeper", ["sleep", "600"], log=session.directory / "log")
     stopped = session.spawn("stopped", ["sleep", "600"], log=session.directory / "log")
     process.send_signal(stopped, signal.SIGSTOP)
     daemon = spawn_daemon(session)
     session.end()
     assert not any(process.is_alive(record) for record in (child, stopped, daemon))
-    assert not (tmp_path / "lab").exists()
+    assert not (short_path / "lab").exists()
 
 
-def test_a_killed_caller_takes_its_lab_along(tmp_path: Path) -> None:
-    directory = tmp_path / "lab"
+def test_a_killed_caller_takes_its_lab_along(short_path: Path) -> None:
+    directory = short_path / "lab"
     caller = subprocess.run(
         [sys.executable, "-c", CRASHING_CALLER, str(directory)],
         check=False,
@@ -77,22 +77,22 @@ def test_a_killed_caller_takes_its_lab_along(tmp_path: Path) -> None:
     wait_until(lambda: all(process.start_time(pid) is None for pid in pids), timeout=10, what="the processes")
 
 
-def test_after_the_keeper_is_killed_nothing_is_left(tmp_path: Path) -> None:
-    session = Session.start(tmp_path / "lab", detached=True)
+def test_after_the_keeper_is_killed_nothing_is_left(short_path: Path) -> None:
+    session = Session.start(short_path / "lab", detached=True)
     child = session.spawn("sleeper", ["sleep", "600"], log=session.directory / "log")
     keeper = session.state().keeper
     assert keeper is not None
     process.send_signal(keeper, signal.SIGKILL)
     assert process.wait_gone(child, 10)
     with pytest.raises(LabError, match="does not run any more"):
-        Session.attach(tmp_path / "lab")
+        Session.attach(short_path / "lab")
     session.end()
-    assert not (tmp_path / "lab").exists()
+    assert not (short_path / "lab").exists()
 
 
-def test_the_sweep_spares_a_process_that_reuses_a_recorded_pid(tmp_path: Path) -> None:
+def test_the_sweep_spares_a_process_that_reuses_a_recorded_pid(short_path: Path) -> None:
     """The PID of this very process, with the start time of another."""
-    directory = tmp_path / "lab"
+    directory = short_path / "lab"
     directory.mkdir()
     own = process.record_of("etcd", os.getpid())
     assert own is not None
@@ -101,8 +101,8 @@ def test_the_sweep_spares_a_process_that_reuses_a_recorded_pid(tmp_path: Path) -
     assert not directory.exists()
 
 
-def test_the_end_of_a_process_is_noted_with_its_code(tmp_path: Path) -> None:
-    session = Session.start(tmp_path / "lab", detached=False)
+def test_the_end_of_a_process_is_noted_with_its_code(short_path: Path) -> None:
+    session = Session.start(short_path / "lab", detached=False)
     log = session.directory / "log"
     session.spawn("failing", [sys.executable, "-c", "print('why'); raise SystemExit(7)"], log=log)
     wait_until(lambda: session.exit_code("failing") == 7, timeout=10, what="the exit code")
@@ -113,15 +113,15 @@ def test_the_end_of_a_process_is_noted_with_its_code(tmp_path: Path) -> None:
     session.end()
 
 
-def test_a_directory_with_other_things_in_it_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "precious").touch()
+def test_a_directory_with_other_things_in_it_is_left_alone(short_path: Path) -> None:
+    (short_path / "precious").touch()
     with pytest.raises(LabError, match="neither empty nor a lab"):
-        Session.start(tmp_path, detached=False)
-    assert (tmp_path / "precious").exists()
+        Session.start(short_path, detached=False)
+    assert (short_path / "precious").exists()
 
 
-def test_a_second_lab_in_the_same_directory_is_refused(tmp_path: Path) -> None:
-    session = Session.start(tmp_path / "lab", detached=False)
+def test_a_second_lab_in_the_same_directory_is_refused(short_path: Path) -> None:
+    session = Session.start(short_path / "lab", detached=False)
     with pytest.raises(LabError, match=r"runs in .* already"):
-        Session.start(tmp_path / "lab", detached=False)
+        Session.start(short_path / "lab", detached=False)
     session.end()
