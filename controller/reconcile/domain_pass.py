@@ -223,8 +223,7 @@ class DomainPass:
         metrics.block_jobs.labels("merge", host).set(ledger.merges_on(host))
         ledger.running(self._key, running)
         ledger.saw(self._key, found.observation)
-        if any(disk.blocked and disk.blocked.why is Why.QUEUED for disk in found.plan.disks):
-            ledger.queue(self._key)
+        ledger.waits(self._key, {disk.blocked.why for disk in found.plan.disks if disk.blocked})
         ledger.answered(self._key)
         starting = sum(isinstance(step, StartMerge) for step in found.plan.steps)
         for waiting in ledger.next_queued(host, self._slots() - starting):

@@ -1,7 +1,7 @@
 """The engine: wake-ups in, passes out.
 
-Watch events, libvirt events and a timed resync all do the same thing: they put a key into the queue. None of
-them is trusted to arrive, to arrive once, or to be true any more.
+Watch events, libvirt events (:mod:`controller.reconcile.wakeups`) and a timed resync all do the same thing:
+they put a key into the queue.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from controller.api.hypervisor import Hypervisor
 from controller.chain.parse import ParseError
-from controller.hypervisor.driver import Event, IOFailed, JobChanged, JobStatus, Lifecycle
+from controller.hypervisor.driver import Event
 from controller.hypervisor.errors import DomainGone, HypervisorError
 from controller.hypervisor.libvirt_driver import connect_libvirt
 from controller.kube.errors import KubeError
@@ -33,7 +33,7 @@ from controller.reconcile.context import Context
 from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
 from controller.reconcile.keys import ChainKey, ReportKey
-from controller.reconcile.ledger import JOB_ENDED, Ledger
+from controller.reconcile.ledger import Ledger
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.queue import KeyedQueue
@@ -42,6 +42,7 @@ from controller.reconcile.resolution import Resolution
 from controller.reconcile.resync import Resync
 from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
+from controller.reconcile.wakeups import Wakeups
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.queue_watch import QueueWatch
 
@@ -104,8 +105,7 @@ class Engine:
         resolution = Resolution(self._context)
         self._objects = ObjectPasses(self._context, resolution)
         self._chains = Chains(self._context, resolution)
-        self._unresolved: set[ObjectKey | ChainKey] = set()
-        self._connected: dict[str, bool] = {}
+        self._wakeups = Wakeups(self._context, self._fleet, self._objects)
         self._begins: asyncio.Task[None] | None = None
         self._passes: set[asyncio.Task[None]] = set()
         self._died: list[str] = []
@@ -129,7 +129,7 @@ class Engine:
             self.on_object(VOLUME_CHAIN, None, raw)
         for raw in await client.list(VOLUME_SNAPSHOT):
             self.on_object(VOLUME_SNAPSHOT, None, raw)
-        self._unresolved.update(self._context.store.snapshots)
+        self._wakeups.unresolved.update(self._context.store.snapshots)
         loop = asyncio.get_running_loop()
         self._begins = loop.create_task(self._begin_passes(), name="the beginning of passes")
         resync = Resync(
@@ -172,96 +172,13 @@ class Engine:
 
     def on_object(self, kind: Kind, event_type: str | None, raw: Raw) -> None:
         """Take note of a watch event."""
-        store, gone = self._context.store, event_type == "DELETED"
-        if kind == VOLUME_SNAPSHOT:
-            key = store.drop_snapshot(raw) if gone else store.put_snapshot(raw)
-            if key is not None:
-                self._queue.add(key)
-        elif kind == VOLUME_SNAPSHOT_CLASS:
-            news = store.classes.pop(raw["metadata"]["name"], None) if gone else store.put_class(raw)
-            if news:
-                self._wake_all()
-        elif kind == VOLUME_CHAIN:
-            chain = store.chains.drop(raw) if gone else store.chains.put(raw)
-            if chain is not None:
-                self._queue.add(chain)
-        elif kind == HYPERVISOR:
-            self._on_hypervisor(raw, gone=gone)
-
-    def _on_hypervisor(self, raw: Raw, *, gone: bool) -> None:
-        store, name = self._context.store, raw["metadata"]["name"]
-        before = store.hypervisors.get(name)
-        if gone:
-            store.hypervisors.pop(name, None)
-            self._fleet.drop(name)
-        else:
-            store.put_hypervisor(raw)
-            parsed = store.hypervisors[name][1]
-            if isinstance(parsed, Hypervisor):
-                self._fleet.put(parsed)
-            else:
-                self._fleet.drop(name)
-        self._queue.add(HypervisorKey(name))
-        after = store.hypervisors.get(name)
-        if _spec(before) != _spec(after):
-            self._wake_all()
+        self._wakeups.on_object(kind, event_type, raw)
 
     def _on_event(self, hypervisor: str, event: Event) -> None:
-        """A libvirt event: look at its domain, and at objects that wait for a domain like it."""
-        if isinstance(event, Lifecycle | JobChanged | IOFailed):
-            key = DomainKey(hypervisor, event.uuid)
-            if self._means_something(key):
-                self._queue.add(key)
-            if isinstance(event, JobChanged) and event.status is JobStatus.COMPLETED:
-                self._context.ledger.saw_job(key, event.target, event.kind)
-            if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
-                self._context.ledger.job_failed(key, event.target, JOB_ENDED[event.status])
-        if isinstance(event, Lifecycle):
-            # It may have come from another hypervisor, or gone to one.
-            for name in self._fleet.hosts:
-                self._resolve_anew(DomainKey(name, event.uuid))
-            self._wake_unresolved()
+        self._wakeups.on_event(hypervisor, event)
 
     def _on_host(self, hypervisor: str) -> None:
-        """The connection or the inventory of a hypervisor changed."""
-        self._fleet.gauge(hypervisor)
-        self._queue.add(HypervisorKey(hypervisor))
-        self._wake_unresolved()
-        host = self._fleet.hosts.get(hypervisor)
-        connected = host is not None and host.status.connected
-        changed = self._connected.get(hypervisor) != connected
-        if changed and connected:
-            self._queue.add(InventoryKey(hypervisor))
-        self._connected[hypervisor] = connected
-        if changed:
-            self._context.ledger.missed_events(hypervisor)
-        for key in {*self._context.store.domains(), *self._context.store.chains.domains()}:
-            if key.hypervisor != hypervisor:
-                continue
-            if changed:
-                self._queue.add(key)
-            if host is not None and host.status.synced and host.find_by_uuid(key.uuid) is None:
-                self._resolve_anew(key)
-
-    def _means_something(self, domain: DomainKey) -> bool:
-        store = self._context.store
-        return bool(store.members(domain) or store.chains.of(domain))
-
-    def _resolve_anew(self, domain: DomainKey) -> None:
-        for snapshot in self._context.store.members(domain):
-            self._queue.add(snapshot.key)
-        for chain in self._context.store.chains.of(domain):
-            self._queue.add(chain.key)
-
-    def _wake_unresolved(self) -> None:
-        self._objects.bind(self._unresolved)
-        for key in self._unresolved:
-            self._queue.add(key)
-
-    def _wake_all(self) -> None:
-        keys: list[Key] = [*self._context.store.chains.chains, *self._context.store.snapshots]
-        for key in keys:
-            self._queue.add(key)
+        self._wakeups.on_host(hypervisor)
 
     # Passes --------------------------------------------------------------------------------------------
 
@@ -307,16 +224,18 @@ class Engine:
             case DomainKey():
                 return await self._domain(key)
             case ObjectKey():
-                self._unresolved.add(key)  # before the pass, or what happens during it would go unheard
+                self._wakeups.unresolved.add(
+                    key
+                )  # before the pass, or what happens during it would go unheard
                 again = await self._objects.run(key, asyncio.get_running_loop().time())
                 if key not in self._context.store.snapshots or self._context.store.bound(key) is not None:
-                    self._unresolved.discard(key)
+                    self._wakeups.unresolved.discard(key)
                 return again
             case ChainKey():
-                self._unresolved.add(key)
+                self._wakeups.unresolved.add(key)
                 again = await self._chains.resolve(key)
                 if again is None:
-                    self._unresolved.discard(key)
+                    self._wakeups.unresolved.discard(key)
                 return again
             case ReportKey():
                 return await self._chains.report(key)
@@ -329,11 +248,11 @@ class Engine:
         return None
 
     async def _domain(self, key: DomainKey) -> float | None:
-        if not self._means_something(key):
+        if not self._wakeups.means_something(key):
             self._context.ledger.forget(key)
             return None
         if key.hypervisor not in self._fleet.hosts:
-            self._resolve_anew(key)
+            self._wakeups.resolve_anew(key)
             return None
         return await DomainPass(self._context, key, self._chains).run()
 
@@ -384,7 +303,7 @@ class Engine:
         except HypervisorError as error:
             await self._unreadable(key, error)
         else:
-            self._resolve_anew(key)
+            self._wakeups.resolve_anew(key)
 
     async def _unreadable(self, key: DomainKey, error: Exception) -> None:
         await report_unreadable(self._context, key, error)
@@ -394,7 +313,3 @@ class Engine:
 def _lane(key: Key) -> str:
     """Passes over the domains of one hypervisor share its threads; those over objects call no hypervisor."""
     return key.hypervisor if isinstance(key, DomainKey | InventoryKey) else ""
-
-
-def _spec(known: tuple[Raw, Hypervisor | str] | None) -> object:
-    return known[0].get("spec") if known else None

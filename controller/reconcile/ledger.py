@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -25,6 +25,9 @@ _QUESTION = Backoff(first=1.0, most=15.0)
 
 _HEARSAY = timedelta(seconds=2)
 """How late the event of a job's end may come after the chain shows it."""
+
+_OTHERS = frozenset({Why.IMAGE_PROTECTED, Why.HYPERVISOR_UNREACHABLE, Why.OVERLAY_UNUSABLE})
+"""Reasons that other machines give, or nobody while their hypervisor does not answer."""
 
 JOB_ENDED = {
     JobStatus.FAILED: "libvirt says that the job failed, and why only in its own log: look whether "
@@ -63,6 +66,8 @@ class Ledger:
     _unlike_since: dict[tuple[DomainKey, str], datetime] = field(default_factory=dict)
     _queued: dict[str, dict[DomainKey, None]] = field(default_factory=dict)
     """By hypervisor: domains whose merge waits for another one to end, the longest wait first."""
+    _held: set[DomainKey] = field(default_factory=set)
+    """Domains that wait because of other machines, or of a hypervisor that does not answer."""
     _called: set[DomainKey] = field(default_factory=set)
     """Domains out of that queue that have not said yet whether they begin."""
 
@@ -161,6 +166,7 @@ class Ledger:
         self.accounts.forget(key)
         self._queued.get(key.hypervisor, {}).pop(key, None)
         self._called.discard(key)
+        self._held.discard(key)
         self._split.discard(key)
         self._told = {pair for pair in self._told if pair[0] != key}
         for mapping in (
@@ -250,9 +256,19 @@ class Ledger:
         """The images on the network that the machine used when it was last read."""
         return self._remote.get(key, ())
 
-    def queue(self, key: DomainKey) -> None:
-        """A merge of this domain waits for another one to end; it keeps its place if it has one."""
-        self._queued.setdefault(key.hypervisor, {})[key] = None
+    def waits(self, key: DomainKey, reasons: Collection[Why]) -> None:
+        """The disks of this domain wait for these reasons. A merge that waits for another one to end keeps
+        its place in the queue if it has one."""
+        if Why.QUEUED in reasons:
+            self._queued.setdefault(key.hypervisor, {})[key] = None
+        if _OTHERS.isdisjoint(reasons):
+            self._held.discard(key)
+        else:
+            self._held.add(key)
+
+    def held_by_others(self) -> tuple[DomainKey, ...]:
+        """Domains for which something may have changed when another machine or a hypervisor has."""
+        return tuple(self._held)
 
     def next_queued(self, hypervisor: str, slots: int) -> list[DomainKey]:
         """Take so many domains out of the queue as merges may begin now, less those that were called before

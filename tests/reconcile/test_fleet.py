@@ -181,7 +181,7 @@ async def test_objects_that_are_gone_are_forgotten(world: World) -> None:
     store = world.engine._context.store
     assert not store.snapshots
     assert not store.domains()
-    assert not world.engine._unresolved
+    assert not world.engine._wakeups.unresolved
 
 
 async def test_a_hypervisor_object_that_is_deleted_and_made_again(world: World) -> None:
