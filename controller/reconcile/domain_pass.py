@@ -145,6 +145,7 @@ class DomainPass:
         observation = replace(observation, free=self._context.ledger.space.known(self._key))
         found = self._planned(observation, wants)
         if found.plan.wants_usage:
+            self._context.ledger.asks_others(self._key)
             lent = any(want.placement.target for want in wants)
             due, space = found.plan.merging, self._context.ledger.space
             at = space.unsure(self._key, observation, found.plan.spare)

@@ -266,6 +266,10 @@ class Ledger:
         else:
             self._held.add(key)
 
+    def asks_others(self, key: DomainKey) -> None:
+        """What other machines use is about to be read for this domain: from now on their news counts."""
+        self._held.add(key)
+
     def held_by_others(self) -> tuple[DomainKey, ...]:
         """Domains for which something may have changed when another machine or a hypervisor has."""
         return tuple(self._held)
