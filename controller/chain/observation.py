@@ -43,6 +43,13 @@ class Job:
     current: int
     end: int
 
+    @property
+    def copied(self) -> int:
+        """Bytes copied so far. While a job that has caught up is not ready, libvirt shows one less, so that
+        nobody takes it for done (``qemuBlockJobInfoTranslate``, libvirt 9.0). That byte is no progress when
+        it comes back because the guest has moved the end on."""
+        return self.end if self.current and self.end - self.current == 1 else self.current
+
 
 @dataclass(frozen=True)
 class Size:

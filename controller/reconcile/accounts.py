@@ -51,7 +51,7 @@ class Accounts:
             mirror = facts.live.mirror if facts.live is not None else None
             ready = mirror is not None and mirror.ready
             if ready and record.operation.kind is OperationKind.ACTIVE_COMMIT:
-                self._open[key, record.target] = replace(account, copied=facts.job.current)
+                self._open[key, record.target] = replace(account, copied=facts.job.copied)
 
     def closed(
         self, key: DomainKey, target: str, operation: Operation, facts: DiskFacts | None

@@ -233,14 +233,14 @@ class Ledger:
         if now:
             self._merges[key] = now
 
-    def still_for(self, key: DomainKey, target: str, current: int | None) -> timedelta:
+    def still_for(self, key: DomainKey, target: str, copied: int | None) -> timedelta:
         """For how long the job of this disk has been where it is (bytes); None: it has no job."""
-        if current is None:
+        if copied is None:
             self._progress.pop((key, target), None)
             return timedelta()
         before, since = self._progress.get((key, target), (-1, self.now()))
-        if before != current:
-            before, since = self._progress[key, target] = current, self.now()
+        if before != copied:
+            before, since = self._progress[key, target] = copied, self.now()
         return self.now() - since
 
     def saw(self, key: DomainKey, observation: Observation) -> None:

@@ -32,7 +32,7 @@ async def with_stalls(
     for disk in found.disks:
         facts = observation.disks.get(disk.target)
         job = facts.job if facts is not None and disk.running is not None else None
-        still = ledger.still_for(key, disk.target, job.current if job is not None else None)
+        still = ledger.still_for(key, disk.target, job.copied if job is not None else None)
         if still < _STILL or facts is None or facts.live is None:
             continue
         try:

@@ -161,6 +161,24 @@ async def test_a_job_that_stands_still_says_what_it_waits_for(world: World, unwa
     await world.until(lambda: world.object(unwanted) is None, WITHIN)
 
 
+async def test_what_the_guest_writes_is_no_progress_of_the_job(world: World) -> None:
+    """It had caught up when its server fell silent: libvirt shows a byte less until the end moves."""
+    host, uuid = await scene(world, direction="Commit")
+    host.auto = False
+    world.delete("b")
+    await world.until(host.jobs)
+    [(_, _, job)] = host.jobs()
+    job.todo.clear()
+    job.copied = 7
+    assert job.info().end - job.info().current == 1
+    host.storage.silent.add(SERVER)
+    message = await world.says("b", "StorageUnreachable", "stands still", "storage-1")
+    host.guest_write(uuid, "vda", 50, 9)
+    for _ in range(8):
+        await asyncio.sleep(1)
+        assert world.condition("b")[2] == message
+
+
 async def test_a_job_that_gets_on_is_not_asked_after(world: World) -> None:
     host, _ = await scene(world, direction="Commit")
     host.auto = False
