@@ -31,7 +31,7 @@ demo: setup ## Watch it work, on real libvirt, QEMU and a real kube-apiserver (K
 test: export VARVE_COST_CASES ?= 200000
 test: lint ## Everything: checks, unit tests, and tests on real parts
 	$(AS_ROOT) $(BIN)/python -m lab prepare
-	$(AS_ROOT) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(AS_ROOT) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
 
 test-quick: setup ## Only what needs no lab
 	$(BIN)/python -m pytest -q -m "not real and not cluster"
