@@ -7,20 +7,19 @@ call is told by the next observation, never by the call.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
-from controller.chain.access import model_of
-from controller.chain.disk import Disk, DomainDefinition, Layer
+from controller.chain.disk import Disk, Layer
 from controller.chain.explicit import NotThePrefix, spelled_out
-from controller.chain.guards import Why, in_use, unasked
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
 from controller.chain.outcome import Outcome, fits, outcome
-from controller.chain.prepared import fault
 from controller.chain.source import Source
 from controller.chain.steps import (
     Abort,
@@ -38,26 +37,17 @@ from controller.hypervisor.driver import Driver, Removal, Running
 from controller.hypervisor.errors import (
     CannotKeepRelative,
     HypervisorError,
-    NotExaminable,
     NotRemovable,
     StillOpen,
 )
-from controller.hypervisor.observe import Fleet, definition_of, observe
+from controller.hypervisor.last_look import LastLook, Stale, disk_of
+from controller.hypervisor.observe import Fleet, observe
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
 log = logging.getLogger(__name__)
 
-
-class Stale(Exception):
-    """The chain is not what the plan was made for. Nothing was done; observe and plan again."""
-
-
-class Refused(Exception):
-    """The last look before the call found a reason not to make it. Nothing was done."""
-
-    def __init__(self, message: str, why: Why = Why.IMAGE_PROTECTED) -> None:
-        super().__init__(message)
-        self.why = why
+_JUST_NOW = 1.0
+"""Seconds for which a look at the headers of others holds: they are files, and nothing tells of them."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +80,22 @@ class Executor:
         self._uuid = observation.uuid
         self._identities = identities
         self._mark = mark
-        self._fleet = fleet or Fleet()
+        self._last = LastLook(driver, observation, fleet or Fleet())
         self._journal = replace(observation.journal, cluster=cluster)
+        self._surveyed: tuple[StartMerge, float] | None = None
+        """What was surveyed, and when that began."""
+
+    @asynccontextmanager
+    async def surveying(self, step: StartMerge) -> AsyncIterator[None]:
+        """Look, beside what is asked of Kubernetes, whether somebody's header names the image that the merge
+        would write to; raises Refused at the end. :meth:`run` does it when nobody has done it just now."""
+        began = asyncio.get_running_loop().time()
+        look = asyncio.ensure_future(self._last.refuse_if_referred(step.operation))
+        try:
+            yield
+        finally:
+            await look
+        self._surveyed = step, began
 
     async def run(self, step: Step) -> Result:
         """Carry out one step.
@@ -125,14 +129,14 @@ class Executor:
     # Steps ---------------------------------------------------------------------------------------------
 
     async def _take(self, step: Take) -> None:
-        await self._refuse_unless_prepared(step)
+        await self._last.refuse_unless_prepared(step)
         for one in step.disks:
             self._begin(one.target, one.operation)
         await self._write_journal()
-        await self._refuse_if_claimed(step)
-        definition = await self._look_again()
+        await self._last.refuse_if_claimed(step)
+        definition = await self._last.look_again()
         for one in step.disks:
-            disk = _disk(definition, one.target)
+            disk = disk_of(definition, one.target)
             if disk.active is None or disk.active.key != one.operation.merged[0].key:
                 raise Stale(f"the active layer of {one.target} is not {one.operation.merged[0].source.uri}")
         overlays = {one.target: one.operation.kept for one in step.disks}
@@ -141,12 +145,14 @@ class Executor:
 
     async def _start(self, step: StartMerge) -> None:
         operation = step.operation
-        await self._refuse_if_referred(operation)
+        surveyed, began = self._surveyed or (None, 0.0)
+        if surveyed is not step or asyncio.get_running_loop().time() - began > _JUST_NOW:
+            await self._last.refuse_if_referred(operation)
         if operation.kind is OperationKind.PULL:
             operation = replace(operation, process=self._mark())
         self._begin(step.target, operation)
         await self._write_journal()
-        disk = _disk(await self._look_again(), step.target)
+        disk = disk_of(await self._last.look_again(), step.target)
         if not fits(operation, disk):
             raise Stale(f"the chain of {step.target} is not the one that the merge was planned for")
         expected = [operation.kept, *operation.merged, *((operation.below,) if operation.below else ())]
@@ -190,7 +196,7 @@ class Executor:
             await call(relative=False)
 
     async def _pivot(self, step: Pivot) -> None:
-        disk = _disk(await self._look_again(), step.target)
+        disk = disk_of(await self._last.look_again(), step.target)
         mirror = disk.mirror
         if mirror is None or not mirror.ready or mirror.source_key != step.operation.kept.key:
             raise Stale(f"the mirror of {step.target} is not ready, or not ours")
@@ -222,10 +228,7 @@ class Executor:
 
     async def _discard(self, step: Discard) -> Result:
         source = step.removal.layer.source
-        self._refuse_if_named(source)
-        referrers = await self._driver.referrers(source)
-        if referrers:
-            raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")
+        await self._last.refuse_if_used(source)
         left = ""
         try:
             removal = await self._driver.remove_image(source)
@@ -272,85 +275,12 @@ class Executor:
         """
         await self._write_journal()
         before = await self._driver.definition(self._uuid)
-        disk = _disk(await self._look_again(), step.target)
+        disk = disk_of(await self._last.look_again(), step.target)
         try:
             after = spelled_out(before, disk)
         except NotThePrefix as error:
             raise Stale(str(error)) from error
         await self._driver.define(self._uuid, after, replacing=before)
-
-    # The last look -------------------------------------------------------------------------------------
-
-    async def _look_again(self) -> DomainDefinition:
-        reading = await self._driver.read(self._uuid, sizes=False)
-        if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
-            raise Stale("the domain stopped running")
-        return definition_of(reading)
-
-    async def _refuse_unless_prepared(self, step: Take) -> None:
-        """libvirt checks nothing of an overlay that was made beforehand: look into it, just before."""
-        prepared = [one for one in step.disks if one.operation.prepared]
-        if not prepared:
-            return
-        definition = await self._look_again()
-        for one in prepared:
-            disk, overlay = _disk(definition, one.target), one.operation.kept.source
-            if disk.active is None or not one.operation.capacity:
-                raise Stale(f"the size of disk {one.target} is not known yet")
-            known = model_of(overlay, (layer.source for layer in disk.layers))
-            way_in = next((layer.index for layer in disk.layers if layer.source == known), None)
-            try:
-                found = await self._driver.examine(self._uuid, overlay, way_in=way_in)
-                wrong = fault(found, overlay, disk.active, one.operation.capacity)
-            except NotExaminable as error:
-                wrong = error.message
-            if wrong:
-                raise Refused(
-                    f"{overlay.uri} is not used as content: Prepared says: {wrong}", Why.OVERLAY_UNUSABLE
-                )
-
-    async def _refuse_if_claimed(self, step: Take) -> None:
-        """An overlay that was made beforehand may be named for two points at once. Each puts it into its
-        journal before it looks, so at least one of them sees the other."""
-        lent = [one for one in step.disks if one.operation.lent]
-        if not lent:
-            return
-        claims = await self._fleet.claims(await self._driver.definitions())
-        for one in lent:
-            source = one.operation.kept.source
-            for claim in claims:
-                own = claim.recorded and (claim.uuid, claim.target) == (self._uuid, one.target)
-                if claim.name in {source.key, source.footprint} and not own:
-                    raise Refused(in_use(source, claim.user), Why.OVERLAY_UNUSABLE)
-
-    async def _refuse_if_referred(self, operation: Operation) -> None:
-        """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""
-        if operation.kind is OperationKind.PULL:
-            return
-        own = {layer.source.location for layer in (operation.kept, *operation.merged)}
-        chains = (disk.chain for disk in self._observation.disks.values())
-        own |= {layer.source.location for chain in chains if chain for layer in chain.layers}
-        others = set(await self._driver.referrers(operation.kept.source)) - own
-        if others:
-            raise Refused(
-                f"{operation.kept.source.uri} is also the backing image of {', '.join(sorted(others)[:3])}, "
-                f"which would change with it; remove that image or copy it off first"
-            )
-
-    def _refuse_if_named(self, source: Source) -> None:
-        """No chain of this domain, and nobody else's, may name an image that is about to go, whatever hosts
-        it names it by."""
-        for facts in self._observation.disks.values():
-            for chain in (facts.live, facts.inactive):
-                if chain is not None and source.footprint in chain.footprints:
-                    raise Refused(f"the image is still in the chain of disk {facts.target}")
-        elsewhere = self._observation.in_use_elsewhere
-        if elsewhere is None:
-            raise Stale("who else uses the image was not read")
-        if source.footprint in elsewhere:
-            raise Refused(f"the image is used by {elsewhere[source.footprint]}")
-        if source.type == "network" and (obstacle := unasked(self._observation, source)):
-            raise Refused(obstacle.message, obstacle.why)
 
     # The journal ---------------------------------------------------------------------------------------
 
@@ -377,13 +307,6 @@ def _without_marks(journal: Journal) -> Journal:
         if disk.operation is not None and disk.operation.process:
             journal = journal.with_disk(replace(disk, operation=replace(disk.operation, process="")))
     return journal
-
-
-def _disk(definition: DomainDefinition, target: str) -> Disk:
-    disk = definition.disk(target)
-    if disk is None:
-        raise Stale(f"disk {target} is gone")
-    return disk
 
 
 def _live(disk: Disk, layer: Layer) -> Layer:

@@ -42,7 +42,8 @@ from controller.hypervisor.errors import (
     StorageUnreachable,
     Unreachable,
 )
-from controller.hypervisor.execute import Executor, Refused, Result, Stale
+from controller.hypervisor.execute import Executor, Result
+from controller.hypervisor.last_look import Refused, Stale
 from controller.hypervisor.observe import Fleet, observe, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
@@ -65,7 +66,6 @@ _LOOK_AGAIN = timedelta(seconds=5)
 
 _WAIT = timedelta(seconds=30)
 """While something waits whose end has no event."""
-
 
 _NOT_SENT = (
     "QEMU is told nothing meanwhile, because it would freeze the machine while it waits; it goes on when the "
@@ -247,7 +247,7 @@ class DomainPass:
         for step in found.plan.steps:
             try:
                 await executor.reach(step)
-                if not await self._cleared(step, found):
+                if not await self._cleared(step, found, executor):
                     return True
                 with self._context.metrics.step_seconds.labels(type(step).__name__, "call").time():
                     result = await executor.run(step)
@@ -264,7 +264,7 @@ class DomainPass:
             self._known = executor.known
         return True
 
-    async def _cleared(self, step: Step, found: Round) -> bool:
+    async def _cleared(self, step: Step, found: Round, executor: Executor) -> bool:
         """The last word from Kubernetes before something that cannot be taken back."""
         if isinstance(step, Take):
             owners = [owner for one in step.disks for owner in one.operation.owners]
@@ -281,8 +281,9 @@ class DomainPass:
             self._context.ledger.begin_merge(self._key, step.target)
             facts = found.observation.disks[step.target]
             self._context.ledger.accounts.begun(self._key, step.target, step.operation, facts)
-            # A commit spoils the lower point at once, so nobody may still be told that it can be used.
-            await self._reporter.spoil(step.operation.owners, found.observation, found.plan)
+            async with executor.surveying(step):
+                # A commit spoils the lower point at once, so nobody may still be told that it can be used.
+                await self._reporter.spoil(step.operation.owners, found.observation, found.plan)
         return True
 
     def _is_leaving(self, owner: Owner) -> bool:

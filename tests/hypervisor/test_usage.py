@@ -21,7 +21,8 @@ from controller.chain.source import Host, Source
 from controller.chain.steps import Discard
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import OutcomeUnknown
-from controller.hypervisor.execute import Executor, Refused
+from controller.hypervisor.execute import Executor
+from controller.hypervisor.last_look import Refused
 from controller.hypervisor.observe import Fleet, with_usage
 
 

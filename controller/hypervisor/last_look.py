@@ -1,0 +1,119 @@
+"""The last look before a call: reasons not to make it that only show now. Nothing here changes anything."""
+
+from __future__ import annotations
+
+from controller.chain.access import model_of
+from controller.chain.disk import Disk, DomainDefinition
+from controller.chain.guards import Why, in_use, unasked
+from controller.chain.journal import Operation, OperationKind
+from controller.chain.observation import Observation, RunState
+from controller.chain.prepared import fault
+from controller.chain.source import Source
+from controller.chain.steps import Take
+from controller.hypervisor.driver import Driver
+from controller.hypervisor.errors import NotExaminable
+from controller.hypervisor.observe import Fleet, definition_of
+
+
+class Stale(Exception):
+    """The chain is not what the plan was made for. Nothing was done; observe and plan again."""
+
+
+class Refused(Exception):
+    """The last look before the call found a reason not to make it. Nothing was done."""
+
+    def __init__(self, message: str, why: Why = Why.IMAGE_PROTECTED) -> None:
+        super().__init__(message)
+        self.why = why
+
+
+class LastLook:
+    """Looks at one domain once more, and at others who may use the same images."""
+
+    def __init__(self, driver: Driver, observation: Observation, fleet: Fleet) -> None:
+        self._driver = driver
+        self._observation = observation
+        self._uuid = observation.uuid
+        self._fleet = fleet
+
+    async def look_again(self) -> DomainDefinition:
+        """The live chains as they are now. Raises Stale when the domain does not run any more."""
+        reading = await self._driver.read(self._uuid, sizes=False)
+        if reading.state not in (RunState.RUNNING, RunState.PAUSED) or reading.live_xml is None:
+            raise Stale("the domain stopped running")
+        return definition_of(reading)
+
+    async def refuse_unless_prepared(self, step: Take) -> None:
+        """libvirt checks nothing of an overlay that was made beforehand: look into it, just before."""
+        prepared = [one for one in step.disks if one.operation.prepared]
+        if not prepared:
+            return
+        definition = await self.look_again()
+        for one in prepared:
+            disk, overlay = disk_of(definition, one.target), one.operation.kept.source
+            if disk.active is None or not one.operation.capacity:
+                raise Stale(f"the size of disk {one.target} is not known yet")
+            known = model_of(overlay, (layer.source for layer in disk.layers))
+            way_in = next((layer.index for layer in disk.layers if layer.source == known), None)
+            try:
+                found = await self._driver.examine(self._uuid, overlay, way_in=way_in)
+                wrong = fault(found, overlay, disk.active, one.operation.capacity)
+            except NotExaminable as error:
+                wrong = error.message
+            if wrong:
+                raise Refused(
+                    f"{overlay.uri} is not used as content: Prepared says: {wrong}", Why.OVERLAY_UNUSABLE
+                )
+
+    async def refuse_if_claimed(self, step: Take) -> None:
+        """An overlay that was made beforehand may be named for two points at once. Each puts it into its
+        journal before it looks, so at least one of them sees the other."""
+        lent = [one for one in step.disks if one.operation.lent]
+        if not lent:
+            return
+        claims = await self._fleet.claims(await self._driver.definitions())
+        for one in lent:
+            source = one.operation.kept.source
+            for claim in claims:
+                own = claim.recorded and (claim.uuid, claim.target) == (self._uuid, one.target)
+                if claim.name in {source.key, source.footprint} and not own:
+                    raise Refused(in_use(source, claim.user), Why.OVERLAY_UNUSABLE)
+
+    async def refuse_if_referred(self, operation: Operation) -> None:
+        """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""
+        if operation.kind is OperationKind.PULL:
+            return
+        own = {layer.source.location for layer in (operation.kept, *operation.merged)}
+        chains = (disk.chain for disk in self._observation.disks.values())
+        own |= {layer.source.location for chain in chains if chain for layer in chain.layers}
+        others = set(await self._driver.referrers(operation.kept.source)) - own
+        if others:
+            raise Refused(
+                f"{operation.kept.source.uri} is also the backing image of {', '.join(sorted(others)[:3])}, "
+                f"which would change with it; remove that image or copy it off first"
+            )
+
+    async def refuse_if_used(self, source: Source) -> None:
+        """No chain of this domain, nobody else's, and no header may name an image that is about to go,
+        whatever hosts it names it by."""
+        for facts in self._observation.disks.values():
+            for chain in (facts.live, facts.inactive):
+                if chain is not None and source.footprint in chain.footprints:
+                    raise Refused(f"the image is still in the chain of disk {facts.target}")
+        elsewhere = self._observation.in_use_elsewhere
+        if elsewhere is None:
+            raise Stale("who else uses the image was not read")
+        if source.footprint in elsewhere:
+            raise Refused(f"the image is used by {elsewhere[source.footprint]}")
+        if source.type == "network" and (obstacle := unasked(self._observation, source)):
+            raise Refused(obstacle.message, obstacle.why)
+        if referrers := await self._driver.referrers(source):
+            raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")
+
+
+def disk_of(definition: DomainDefinition, target: str) -> Disk:
+    """The disk of this target. Raises Stale when it is gone."""
+    disk = definition.disk(target)
+    if disk is None:
+        raise Stale(f"disk {target} is gone")
+    return disk
