@@ -58,9 +58,9 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     await client.close()
 
 
-@pytest.fixture(scope="package")
-def cluster_with_crds(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The lab's control plane with our CRDs and a namespace, which is empty again at the end."""
+@pytest.fixture(scope="session")
+def prepared_cluster(request: pytest.FixtureRequest) -> Any:
+    """The lab's control plane with our CRDs and a namespace."""
     plane = request.getfixturevalue("control_plane")
     plane.kubectl("apply", "--server-side", "-f", str(CRDS))
     plane.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
@@ -68,6 +68,13 @@ def cluster_with_crds(request: pytest.FixtureRequest) -> Iterator[Any]:
         wait_until(partial(watchable, plane, path), timeout=30, what=f"watching {path}")
     for namespace in (NAMESPACE, "varve-system"):
         plane.kubectl("create", "namespace", namespace, check=False)
+    return plane
+
+
+@pytest.fixture(scope="module")
+def cluster_with_crds(prepared_cluster: Any) -> Iterator[Any]:
+    """The same; nothing that a module has made is there for others."""
+    plane = prepared_cluster
     yield plane
     plane.kubectl("delete", "vvs", "--all", "-n", NAMESPACE, "--wait=false")
     held = plane.kubectl("get", "vvs", "-n", NAMESPACE, "-o", "name").stdout.split()
