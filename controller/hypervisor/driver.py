@@ -194,7 +194,15 @@ class Disconnected:
     reason: str
 
 
-Event = Lifecycle | JobChanged | IOFailed | Disconnected
+@dataclass(frozen=True)
+class Answered:
+    """A call about a domain that had passed its deadline returned: the domain can be asked again. (For a call
+    about a place of images ``uuid`` is the name of the place, which is no domain's.)"""
+
+    uuid: str
+
+
+Event = Lifecycle | JobChanged | IOFailed | Disconnected | Answered
 EventSink = Callable[[Event], None]
 """Called on the asyncio loop's thread. An event is a hint to look, never a fact to act on."""
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import libvirt
 
-from controller.hypervisor.driver import Disconnected, JobChanged, JobStatus, Lifecycle, LifecycleKind
+from controller.hypervisor.driver import Disconnected, Event, JobChanged, JobStatus, Lifecycle, LifecycleKind
 from controller.hypervisor.reading import job_kind
 
 _LIFECYCLE = {
@@ -46,7 +46,7 @@ class DeviceFailed:
     reason: str
 
 
-RawEvent = Lifecycle | JobChanged | DeviceFailed | Disconnected
+RawEvent = Event | DeviceFailed
 Take = Callable[[RawEvent], None]
 
 

@@ -23,15 +23,16 @@ from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor import definition, examine, places, probe, reading, storage
+from controller.hypervisor.aliases import Aliases
 from controller.hypervisor.codes import translate
 from controller.hypervisor.connections import Connections
 from controller.hypervisor.driver import (
+    Answered,
     DomainReading,
     DomainRef,
     Driver,
     EventSink,
     Facts,
-    IOFailed,
     Pool,
     Removal,
     Running,
@@ -84,10 +85,9 @@ class LibvirtDriver:
         self._connections = Connections(
             uri, keepalive_interval=timing.keepalive_interval, keepalive_count=timing.keepalive_count
         )
-        self._threads = CallThreads(uri, unanswered, ending=self._connections.hang_up)
+        self._threads = CallThreads(uri, unanswered, ending=self._connections.hang_up, late=self._answered)
         self._closed: asyncio.Future[None] | None = None
-        self._aliases: dict[tuple[str, str], str] = {}
-        self._resolving: dict[tuple[str, str], asyncio.Task[None]] = {}
+        self._aliases = Aliases(self._target, self._emit)
         self._listings = Listings(self._list)
 
     @classmethod
@@ -304,8 +304,7 @@ class LibvirtDriver:
 
     async def close(self) -> None:
         """Close when the last call has returned; wait for that for ``timing.close`` seconds at most."""
-        for task in self._resolving.values():
-            task.cancel()
+        self._aliases.close()
         closed = self._end()
         done, _ = await asyncio.wait({closed}, timeout=self._timing.close)
         if not done:
@@ -369,32 +368,19 @@ class LibvirtDriver:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody listens
             self._loop.call_soon_threadsafe(self._emit, event)
 
+    def _answered(self, key: str) -> None:
+        """On the thread of a call that had passed its deadline."""
+        if key != CONNECTION:
+            self._take(Answered(key))
+
     def _emit(self, event: RawEvent) -> None:
         if self._closed is not None:
             return
-        if not isinstance(event, DeviceFailed):
+        if isinstance(event, DeviceFailed):
+            self._aliases.failed(event)
+        else:
             self._sink(event)
-            return
-        key = (event.uuid, event.alias)
-        if key in self._aliases:
-            self._sink(IOFailed(event.uuid, self._aliases[key], event.reason))
-        elif key not in self._resolving:  # a failing disk reports thousands of errors a second
-            self._resolving[key] = self._loop.create_task(self._resolve(event))
 
-    async def _resolve(self, event: DeviceFailed) -> None:
-        """Find the target of a device's alias, then deliver. A guess is not made: unknown stays empty."""
-        key = (event.uuid, event.alias)
-        try:
-            target = await self._ask(
-                f"reading domain {event.uuid}",
-                lambda connection: reading.target_of_alias(connection, event.uuid, event.alias),
-                key=event.uuid,
-            )
-            if target:
-                self._aliases[key] = target
-        except HypervisorError:
-            target = ""
-        finally:
-            del self._resolving[key]
-        if self._closed is None:
-            self._sink(IOFailed(event.uuid, target, event.reason))
+    async def _target(self, uuid: str, alias: str) -> str:
+        look = partial(reading.target_of_alias, uuid=uuid, alias=alias)
+        return await self._ask(f"reading domain {uuid}", look, key=uuid)

@@ -107,9 +107,12 @@ class CallThreads:
         *,
         size: int = 8,
         ending: Callable[[], object] = lambda: None,
+        late: Callable[[str], object] = lambda _: None,
     ) -> None:
-        """``ending`` runs on each thread before it ends, to let go of what belongs to the thread."""
+        """``ending`` runs on each thread before it ends, to let go of what belongs to the thread. ``late``
+        gets the key of each call that returned after it was given up, on the call's thread."""
         self._ending = ending
+        self._late_answer = late
         self._name = name
         self._unanswered = unanswered
         self._size = size
@@ -269,6 +272,7 @@ class CallThreads:
             _deliver(call, result, error)
             return
         self._unanswered.remove(call)
+        self._late_answer(call.key)
 
 
 def _deliver(call: Call, result: object, error: BaseException | None) -> None:

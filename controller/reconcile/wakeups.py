@@ -6,7 +6,15 @@ None of them is trusted to arrive, to arrive once, or to be true any more; a pas
 from __future__ import annotations
 
 from controller.api.hypervisor import Hypervisor
-from controller.hypervisor.driver import Event, IOFailed, JobChanged, JobStatus, Lifecycle, LifecycleKind
+from controller.hypervisor.driver import (
+    Answered,
+    Event,
+    IOFailed,
+    JobChanged,
+    JobStatus,
+    Lifecycle,
+    LifecycleKind,
+)
 from controller.kube.kinds import (
     HYPERVISOR,
     VOLUME_CHAIN,
@@ -83,7 +91,7 @@ class Wakeups:
 
     def on_event(self, hypervisor: str, event: Event) -> None:
         """A libvirt event: look at its domain, and at whatever waits for a domain like it, or for others."""
-        if isinstance(event, Lifecycle | JobChanged | IOFailed):
+        if isinstance(event, Lifecycle | JobChanged | IOFailed | Answered):
             key = DomainKey(hypervisor, event.uuid)
             if self.means_something(key):
                 self._context.wake(key)

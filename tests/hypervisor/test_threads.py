@@ -107,6 +107,20 @@ async def test_what_hangs_is_remembered_by_the_next_connection(
     other.close(lambda: None)
 
 
+async def test_an_answer_that_comes_late_is_told(unanswered: Unanswered, gate: threading.Event) -> None:
+    told: list[str] = []
+    pool = CallThreads("test", unanswered, late=told.append)
+    with pytest.raises(Busy):
+        await hang(pool, gate, "a")
+    assert await answer(pool, "b") == "answer"
+    assert told == []
+    gate.set()
+    await until(lambda: told)
+    assert await answer(pool, "a") == "answer"
+    assert told == ["a"]
+    pool.close(lambda: None)
+
+
 async def test_hung_domains_leave_a_thread_for_the_connection(
     pool: CallThreads, gate: threading.Event
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.hypervisor.driver import JobChanged
+from controller.hypervisor.driver import Answered, JobChanged
 from controller.hypervisor.errors import (
     Busy,
     HypervisorError,
@@ -141,6 +141,20 @@ async def test_a_call_that_always_fails_is_not_hammered(
     host.faults.forget()
     await world.until(lambda: world.object(name) is None or world.is_ready(name), 130)
     await the_end(world, host, uuid, way)
+
+
+async def test_a_machine_that_answers_again_is_looked_at_then(world: World) -> None:
+    """Not only when the pause after many failures ends, which is up to a minute later."""
+    host, uuid = await with_points(world, "a", "b")
+    busy = Busy("reading the domain has not answered since 05:19:41 UTC; nothing more is sent there")
+    for number in range(1, 100):
+        host.fail_before(number, busy, on="read")
+    world.delete("a")
+    await world.until(lambda: world.condition("b")[1] == "Failed", 30)
+    await asyncio.sleep(60)
+    host.faults.forget()
+    host.emit(Answered(uuid))
+    await world.until(lambda: world.is_ready("b") and world.object("a") is None, 4)
 
 
 async def test_a_full_storage(world: World) -> None:
