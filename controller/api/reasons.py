@@ -87,7 +87,7 @@ class Reason(StrEnum):
     INSUFFICIENT_SPACE = "InsufficientSpace", "The storage has less free space than minFreeBytes asks for."
     STORAGE_UNREACHABLE = (
         "StorageUnreachable",
-        "A storage server that the step needs does not answer; the message names it, and it is asked again.",
+        "The storage that a step needs does not answer; the message names the server, which is asked again.",
     )
     NOT_CONVERGING = (
         "NotConverging",

@@ -72,7 +72,7 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "If a newer varve wrote it, run that version. Never delete it: it says whose layers these are.",
     ),
     Reason.INSUFFICIENT_SPACE: ("Make room on the storage, or lower minFreeBytes of the class.",),
-    Reason.STORAGE_UNREACHABLE: ("Mend the storage server that the message names; it is asked again.",),
+    Reason.STORAGE_UNREACHABLE: ("Mend the storage that the message names; it is asked again.",),
     Reason.CHAIN_TOO_LONG: (
         "Delete points that nobody needs (varve tree), or raise maxLayers of the class.",
     ),

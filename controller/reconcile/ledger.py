@@ -233,15 +233,15 @@ class Ledger:
         if now:
             self._merges[key] = now
 
-    def still_for(self, key: DomainKey, target: str, copied: int | None) -> timedelta:
-        """For how long the job of this disk has been where it is (bytes); None: it has no job."""
+    def still_since(self, key: DomainKey, target: str, copied: int | None) -> datetime:
+        """Since when the job of this disk has been where it is (bytes); None: it has no job."""
         if copied is None:
             self._progress.pop((key, target), None)
-            return timedelta()
+            return self.now()
         before, since = self._progress.get((key, target), (-1, self.now()))
         if before != copied:
             before, since = self._progress[key, target] = copied, self.now()
-        return self.now() - since
+        return since
 
     def saw(self, key: DomainKey, observation: Observation) -> None:
         """The domain was read."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from controller.chain.guards import Blocked, Why
 from controller.chain.observation import Observation
@@ -22,18 +22,23 @@ from controller.reconcile.store import DomainKey
 
 _STILL = timedelta(seconds=4)
 """Without progress for so long, a job is asked after. A slow one answers by its servers being alive."""
+_AT_A_STANDSTILL = timedelta(seconds=30)
+"""Without progress for so long, a job stands still whoever answers: an OSD or a local disk is not asked."""
+_STRIDE = 2 << 20
+"""Bytes: more than a job copies between two looks at its limit (QEMU 7.2: 1 MiB at most), so that one with a
+low ``bandwidthBytesPerSecond`` is given the time that a stride takes it."""
 
 
 async def with_stalls(
     found: Plan, observation: Observation, driver: Driver, ledger: Ledger, key: DomainKey
 ) -> Plan:
-    """The plan with the reason for merges that stand still because a storage server does not answer."""
+    """The plan with the reason for merges that stand still because their storage does not answer."""
     waiting: dict[str, Blocked] = {}
     for disk in found.disks:
         facts = observation.disks.get(disk.target)
         job = facts.job if facts is not None and disk.running is not None else None
-        still = ledger.still_for(key, disk.target, job.copied if job is not None else None)
-        if still < _STILL or facts is None or facts.live is None:
+        since = ledger.still_since(key, disk.target, job.copied if job is not None else None)
+        if ledger.now() - since < _STILL or facts is None or facts.live is None:
             continue
         try:
             await driver.reach(
@@ -42,6 +47,9 @@ async def with_stalls(
         except StorageUnreachable as error:
             text = f"the job stands still: {error}; it goes on when the server answers"
             waiting[disk.target] = Blocked(Why.STORAGE_UNREACHABLE, text)
+        else:
+            if ledger.now() - since >= _patience(found, disk.target):
+                waiting[disk.target] = _at_a_standstill(since)
     return replace(
         found,
         standings=tuple(
@@ -53,6 +61,22 @@ async def with_stalls(
             for standing in found.standings
         ),
     )
+
+
+def _patience(found: Plan, target: str) -> timedelta:
+    """How long a job of this disk may copy nothing at the limit that it was given."""
+    wants = (one.want for one in found.standings if one.state is State.MERGING)
+    limits = [want.policy.bandwidth for want in wants if want.target == target and want.policy.bandwidth]
+    return max(_AT_A_STANDSTILL, timedelta(seconds=_STRIDE / min(limits)) if limits else timedelta())
+
+
+def _at_a_standstill(since: datetime) -> Blocked:
+    text = (
+        f"the job stands still: it has copied nothing since {since:%Y-%m-%d %H:%M:%S} UTC, and what can be "
+        "asked of its storage answers; look at what cannot (the OSDs of a Ceph: ceph health; a local disk: "
+        "the hypervisor's kernel log); it goes on by itself when its reads and writes are answered"
+    )
+    return Blocked(Why.STORAGE_UNREACHABLE, text)
 
 
 async def cause_of(error: Exception, driver: Driver, remote: Sequence[Source]) -> Exception:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,15 @@ class Shop:
         ready = self.condition(name, "Ready")
         assert ready["status"] != "True", ready
         return str(ready["message"])
+
+    def told(self, name: str, pattern: str, *, timeout: float = 30) -> dict[str, Any]:
+        """Wait until this regular expression is found in the message of Ready; returns the condition."""
+
+        def look() -> dict[str, Any] | None:
+            ready = self.condition(name, "Ready")
+            return ready if re.search(pattern, " ".join(ready["message"].split())) else None
+
+        return wait_until(look, timeout=timeout, what=f"{name} says {pattern!r}", interval=0.2)
 
     def delete(self, *names: str, timeout: int = 30) -> None:
         """`kubectl delete`, which returns when the objects are gone."""

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import libvirt
 import libvirt_qemu
 
+from lab.deadline import wait_until
 from lab.lab import Lab
 from lab.machines.machine import Machine
 from lab.storage.gluster import GlusterVolume
@@ -60,3 +62,16 @@ def monitor_answers(machine: Machine) -> bool:
     request = json.dumps({"execute": "query-status"})
     answer: dict[str, Any] = json.loads(libvirt_qemu.qemuMonitorCommand(machine.domain, request, 0))
     return bool(answer["return"]["status"] == "running")
+
+
+def at_full_speed(machine: Machine) -> None:
+    """Let a merge that was slowed down go as fast as it can. (An active commit at the rate of
+    `gentle` never catches up with its guest.)"""
+
+    def lifted() -> bool:
+        try:
+            return not machine.domain.blockJobInfo("vda") or not machine.domain.blockJobSetSpeed("vda", 0)
+        except libvirt.libvirtError:  # over since, or just ending: then there is no job soon
+            return False
+
+    wait_until(lifted, timeout=WITHIN, what="the merge goes at full speed, or is over")

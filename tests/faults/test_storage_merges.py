@@ -12,7 +12,15 @@ from lab.deadline import wait_until
 from lab.machines.disk import Disk
 from tests.e2e.points import Points
 from tests.e2e.stage import QUICK, Stage, gentle
-from tests.faults.storage import WITHIN, export_of, gone, hung, hung_brick, monitor_answers
+from tests.faults.storage import (
+    WITHIN,
+    at_full_speed,
+    export_of,
+    gone,
+    hung,
+    hung_brick,
+    monitor_answers,
+)
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
@@ -34,12 +42,6 @@ def merging(stage: Stage, disk: Disk, unwanted: str, *, direction: str = "Commit
     return points
 
 
-def at_full_speed(points: Points) -> None:
-    """An active commit at the rate of `gentle` never catches up with its guest. Fine if it is over."""
-    if points.machine.domain.blockJobInfo("vda"):
-        points.machine.domain.blockJobSetSpeed("vda", 0)
-
-
 def merged(stage: Stage, points: Points, unwanted: str) -> None:
     """The merge comes to its end, and everything is right: no write of the guest has failed either."""
     stage.shop.gone(unwanted, timeout=2 * WITHIN)  # the rest of the job as well
@@ -54,7 +56,7 @@ def test_an_nbd_server_hangs_during_a_commit(stage: Stage) -> None:
         assert "stands still" in message
         assert "does not answer" in message
         assert monitor_answers(points.machine)
-    at_full_speed(points)
+    at_full_speed(points.machine)
     merged(stage, points, "new")
 
 
@@ -87,7 +89,7 @@ def test_an_iscsi_server_ends_during_a_commit(stage: Stage) -> None:
         message = stage.shop.waits_for("new", "StorageUnreachable")
         assert "stands still" in message
         assert "refuses connections" in message
-    at_full_speed(points)
+    at_full_speed(points.machine)
     merged(stage, points, "new")
 
 
@@ -97,7 +99,7 @@ def test_a_ceph_monitor_ends_during_a_commit(stage: Stage) -> None:
         pytest.skip(reason)
     points = merging(stage, stage.lab.disk("rbd", "monitor-ends"), "new")
     with gone(stage.lab.rbd.monitor):
-        at_full_speed(points)
+        at_full_speed(points.machine)
         assert "refuses connections" in stage.shop.waits_for("new", "StorageUnreachable")
         points.machine.wait_writing(rounds=64)
         assert monitor_answers(points.machine)
@@ -119,7 +121,7 @@ def test_a_gluster_daemon_hangs_during_a_pull(stage: Stage) -> None:
     """The bricks go on serving, so the pull ends; what it copied is made durable when the daemon answers."""
     points = merging(stage, stage.lab.disk("gluster", "hangs"), "new", direction="Pull")
     with hung(stage.lab.gluster):
-        at_full_speed(points)
+        at_full_speed(points.machine)
         assert "does not answer" in stage.shop.waits_for("new", "StorageUnreachable")
         points.machine.wait_writing(rounds=64)
     merged(stage, points, "new")

@@ -23,14 +23,16 @@ def on_gluster(name: str) -> Source:
     return Source.network("gluster", f"gv0/{name}.qcow2", [Host("storage-1")])
 
 
-async def scene(world: World, **merge: Any) -> tuple[SimulatedHost, str]:
-    """A machine with the points a and b of its gluster disk vda, and a file disk vdb."""
+async def scene(world: World, *, written: int = 1, **merge: Any) -> tuple[SimulatedHost, str]:
+    """A machine with the points a and b of its gluster disk vda, and a file disk vdb. ``written``: how many
+    clusters of vda the guest wrote before each point, and so how many steps a merge has."""
     host = world.host()
     world.policy(merge=merge)
     uuid = host.add_domain("web-1", {"vda": on_gluster("web-1"), "vdb": base_image("b")})
     await world.start()
     for number, name in enumerate(("a", "b"), 1):
-        host.guest_write(uuid, "vda", number, number)
+        for cluster in range(written):
+            host.guest_write(uuid, "vda", number + 10 * cluster, number)
         world.snapshot(name)
         await world.ready(name)
     await world.settled()
@@ -146,7 +148,9 @@ async def test_the_others_of_the_hypervisor_go_on(world: World) -> None:
 
 @pytest.mark.parametrize("unwanted", ["a", "b"])
 async def test_a_job_that_stands_still_says_what_it_waits_for(world: World, unwanted: str) -> None:
-    host, _ = await scene(world, direction="Commit")
+    host, uuid = await scene(world, written=3, direction="Commit")
+    for cluster in (40, 50):
+        host.guest_write(uuid, "vda", cluster, 4)
     host.auto = False
     world.delete(unwanted)
     await world.until(host.jobs)
@@ -155,10 +159,33 @@ async def test_a_job_that_stands_still_says_what_it_waits_for(world: World, unwa
     await asyncio.sleep(60)
     assert world.condition(unwanted)[2] == message, "written once"
     host.storage.silent.clear()
+    host.advance(1)
     await world.until(lambda: world.condition(unwanted)[1] == "Committing", WITHIN)
     host.auto = True
     host.finish_jobs()
     await world.until(lambda: world.object(unwanted) is None, WITHIN)
+
+
+@pytest.mark.parametrize(("limit", "patience"), [(0, 30), (1 << 20, 30), (32 << 10, 64)])
+async def test_a_job_that_copies_nothing_though_its_servers_answer(
+    world: World, limit: int, patience: int
+) -> None:
+    """As when an OSD hangs, which nobody can ask."""
+    host, _ = await scene(world, written=3, direction="Commit", bandwidthBytesPerSecond=limit)
+    host.auto = False
+    world.delete("a")
+    await world.until(host.jobs)
+    await asyncio.sleep(patience - 5)
+    assert world.condition("a")[1] == "Committing"
+    await world.until(lambda: world.condition("a")[1] == "StorageUnreachable", 15)
+    message = await world.says("a", "StorageUnreachable", "copied nothing since", "ceph health")
+    await asyncio.sleep(60)
+    assert world.condition("a")[2] == message, "written once"
+    host.advance(1)
+    await world.until(lambda: world.condition("a")[1] == "Committing", WITHIN)
+    host.auto = True
+    host.finish_jobs()
+    await world.gone("a")
 
 
 async def test_what_the_guest_writes_is_no_progress_of_the_job(world: World) -> None:
