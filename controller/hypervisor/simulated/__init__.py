@@ -7,11 +7,19 @@ the same scenarios against this package and against real libvirt; a difference i
 from controller.hypervisor.simulated.driver import SimulatedDriver
 from controller.hypervisor.simulated.faults import Call, Faults, Killed, Side
 from controller.hypervisor.simulated.host import SimulatedHost
-from controller.hypervisor.simulated.image import CLUSTER_BYTES, Content, Image, ImageMissing, Storage
+from controller.hypervisor.simulated.image import (
+    CLUSTER_BYTES,
+    ODD_NAME,
+    Content,
+    Image,
+    ImageMissing,
+    Storage,
+)
 from controller.hypervisor.simulated.machine import DiskDefinition, Link, Machine
 
 __all__ = [
     "CLUSTER_BYTES",
+    "ODD_NAME",
     "Call",
     "Content",
     "DiskDefinition",

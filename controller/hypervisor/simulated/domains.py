@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from typing import TypeVar
 from uuid import NAMESPACE_DNS, uuid5
@@ -9,6 +10,7 @@ from uuid import NAMESPACE_DNS, uuid5
 from controller.chain.observation import RunState
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
+    Answered,
     DomainRef,
     IOFailed,
     Lifecycle,
@@ -210,6 +212,21 @@ class Domains(Libvirtd):
     def unlock(self, uuid: str) -> None:
         """That call returned."""
         self.machine(uuid).locked_by = ""
+
+    def hang(self, uuid: str) -> None:
+        """From libvirt 11.0 to 11.4 the documents of a domain wait for its job, as those of one that migrates
+        in or whose QEMU hangs (by the source): reads end at their deadline, changes get Busy."""
+        machine = self.machine(uuid)
+        machine.hung, machine.given_up = asyncio.Event(), False
+
+    def unhang(self, uuid: str) -> None:
+        """The job is over: what waits gets its answer, and what was given up is told of."""
+        machine = self.machine(uuid)
+        if machine.hung is not None:
+            machine.hung.set()
+        if machine.given_up:
+            self.emit(Answered(uuid))
+        machine.hung, machine.given_up = None, False
 
     def begin_domain_job(self, uuid: str, name: str = "migration-out") -> None:
         """A domain-wide job (``migration-out``, ``backup``, ``save`` …): reads show it, changes get Busy."""

@@ -26,8 +26,9 @@ from controller.hypervisor.driver import (
 )
 from controller.hypervisor.errors import (
     Busy,
-    HypervisorError,
+    NotExaminable,
     NotFound,
+    NotRemovable,
     OperationFailed,
     Unreachable,
     Unsupported,
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 CAPABILITIES = frozenset(
     {"commit-active", "commit-relative", "rebase-relative", "snapshot-quiesce", "backing-store-input"}
 )
+NO_STORAGE_DAEMON = "Failed to connect socket to '/run/libvirt/virtstoraged-sock': No such file or directory"
 _POOLS = frozenset({"dir", "fs", "netfs", "gluster", "rbd"})
 
 
@@ -95,7 +97,7 @@ class SimulatedDriver:
             if fault is not None:
                 self._strike(fault.error, f"{side} {call}")
 
-    def _strike(self, error: HypervisorError | None, where: str) -> None:
+    def _strike(self, error: Exception | None, where: str) -> None:
         if error is not None:
             raise error
         self._host.bury()
@@ -113,15 +115,33 @@ class SimulatedDriver:
     def _unlocked(self, uuid: str) -> Machine:
         """The domain, with its lock. Raises DomainGone, or Busy as libvirt does after 30 s of waiting."""
         machine = self._host.machine(uuid)
-        _require_lock(machine.locked_by or (machine.process.job_active if machine.process else ""))
+        held = machine.process.job_active if machine.process else ""
+        _require_lock(machine.locked_by or held or ("a job that does not end" if machine.hung else ""))
         return machine
+
+    def _require_storage_daemon(self) -> None:
+        if not self._host.storage_daemon:
+            raise NotRemovable(NO_STORAGE_DAEMON)
+
+    async def _documents_of(self, machine: Machine, deadline: float) -> bool:
+        """Wait until libvirt gives the documents of the domain; False when it has not for so many seconds."""
+        if machine.hung is None:
+            return True
+        try:
+            async with asyncio.timeout(deadline):
+                await machine.hung.wait()
+        except TimeoutError:
+            machine.given_up = True
+            return False
+        return True
 
     # Reading ------------------------------------------------------------------------------------------
 
     async def facts(self) -> Facts:
         """Those of the versions that were measured."""
         async with self._call("facts", changing=False):
-            storage = {f"storage-{driver}" for driver in self._host.storage.drivers}
+            there = self._host.storage.drivers if self._host.storage_daemon else ()
+            storage = {f"storage-{driver}" for driver in there}
             return Facts("9.0.0", "7.2.22", self._host.hostname, CAPABILITIES | storage)
 
     async def domains(self) -> tuple[DomainRef, ...]:
@@ -133,6 +153,12 @@ class SimulatedDriver:
         """One domain, its jobs included."""
         async with self._call("read", changing=False, uuid=uuid):
             machine = self._host.machine(uuid)
+            if machine.given_up:
+                raise Busy(
+                    f"reading domain {uuid} has not answered; nothing more is sent there until it does"
+                )
+            if not await self._documents_of(machine, self._host.timing.read):
+                raise Busy(f"reading domain {uuid} has not answered for {self._host.timing.read:g} s")
             _require_lock(machine.locked_by)
             pages = self._host.pages[uuid]
             process = machine.process
@@ -153,7 +179,11 @@ class SimulatedDriver:
         """All documents, live and persistent."""
         async with self._call("definitions", changing=False):
             found = []
-            for machine in self._host.machines.values():
+            for machine in tuple(self._host.machines.values()):
+                if not await self._documents_of(machine, self._host.timing.sweep):
+                    raise Unreachable(
+                        f"reading every domain has not answered for {self._host.timing.sweep:g} s"
+                    )
                 pages = self._host.pages[machine.uuid]
                 found += [xml for xml in (pages.live(machine), pages.inactive(machine)) if xml is not None]
             return tuple(found)
@@ -161,23 +191,28 @@ class SimulatedDriver:
     async def referrers(self, source: Source) -> tuple[str, ...]:
         """Neighbours whose header names ``source``."""
         async with self._call("referrers", changing=False, source=source.key):
+            self._require_storage_daemon()
             return self._host.storage.referrers(source)
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:
         """What a test put into ``host.marks`` and ``host.free``."""
         homes = {image.home for image in images}
         async with self._call("surroundings", changing=False, uuid=uuid, homes=" ".join(sorted(homes))):
-            free = {home: size for home, size in self._host.free.items() if home in homes}
+            known = self._host.free if self._host.storage_daemon else {}
+            free = {home: size for home, size in known.items() if home in homes}
             return Surroundings(tuple(self._host.marks.get(uuid, ())), free)
 
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
         """What an image is, and what it says of the one below it."""
         async with self._call("examine", changing=False, uuid=uuid, source=source.key):
+            if not self._host.storage_daemon:
+                raise NotExaminable(NO_STORAGE_DAEMON)
             return self._host.storage.examine(source)
 
     async def pool(self, name: str) -> Pool:
         """A pool that a test put into ``host.pools``."""
         async with self._call("pool", changing=False, name=name):
+            self._require_storage_daemon()
             pool = self._host.pools.get(name)
             if pool is None:
                 raise NotFound(
@@ -297,6 +332,8 @@ class SimulatedDriver:
     async def remove_image(self, source: Source) -> Removal:
         """Unlink an image, needed or not."""
         async with self._call("remove_image", changing=True, source=source.key):
+            self._require_storage_daemon()
+            self._host.storage.require_listing(source)
             return self._host.storage.remove(source)
 
     async def close(self) -> None:

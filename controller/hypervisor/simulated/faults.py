@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from controller.hypervisor.errors import HypervisorError
-
 
 class Killed(BaseException):
     """The controller process was ended by SIGKILL at this instant.
@@ -46,9 +44,11 @@ class _Fault:
     remaining: int
     """Matching calls until it strikes."""
     side: Side
-    error: HypervisorError | None
+    error: Exception | None
     """None kills."""
     on: str | None
+    lasting: bool
+    """It strikes every call from then on, until it is mended."""
 
     def matches(self, call: Call) -> bool:
         return call.changing if self.on is None else call.name == self.on
@@ -76,11 +76,18 @@ class Faults:
         self._waiting.clear()
         self._numbered = 0
 
-    def add(self, n: int, side: Side, error: HypervisorError | None, on: str | None = None) -> None:
-        """Strike the ``n``-th call from now: of the changing ones, or of those named ``on``."""
+    def mend(self) -> None:
+        """Nothing goes wrong any more; the record stays."""
+        self._waiting.clear()
+
+    def add(
+        self, n: int, side: Side, error: Exception | None, on: str | None = None, *, lasting: bool = False
+    ) -> None:
+        """Strike the ``n``-th call from now: of the changing ones, or of those named ``on``; with ``lasting``
+        that one and all later ones, until :meth:`mend`."""
         if n < 1:
             raise ValueError(f"calls are counted from 1, got {n}")
-        self._waiting.append(_Fault(n, side, error, on))
+        self._waiting.append(_Fault(n, side, error, on, lasting))
 
     def record(self, name: str, arguments: Mapping[str, object], *, changing: bool) -> Call:
         """Log a call that is about to be made."""
@@ -89,15 +96,16 @@ class Faults:
         call = Call(name, arguments, self._numbered if changing else 0)
         self.calls.append(call)
         for fault in self._waiting:
-            if fault.matches(call):
+            if fault.matches(call) and (fault.remaining or not fault.lasting):
                 fault.remaining -= 1
         return call
 
     def strike(self, call: Call, side: Side) -> _Fault | None:
-        """The fault that is due at this side of ``call``, once."""
+        """The fault that is due at this side of ``call``; once, unless it lasts."""
         for fault in self._waiting:
             if fault.remaining == 0 and fault.side is side and fault.matches(call):
-                self._waiting.remove(fault)
+                if not fault.lasting:
+                    self._waiting.remove(fault)
                 self.struck.append(call)
                 return fault
         return None

@@ -21,6 +21,7 @@ from controller.hypervisor.simulated.driver import SimulatedDriver
 from controller.hypervisor.simulated.image import Content, Image, Storage, compose
 from controller.hypervisor.simulated.job import ActiveCommit, Copy, Job
 from controller.hypervisor.simulated.machine import DiskDefinition, LiveDisk, Machine, Process
+from controller.hypervisor.timing import DEFAULT_TIMING
 
 _Finished = tuple[Machine, Process, DiskDefinition, LiveDisk, Job]
 
@@ -45,6 +46,10 @@ class SimulatedHost(Domains):
         self.auto = auto
         self.delay = delay
         self.pools: dict[str, Pool] = {}
+        self.storage_daemon = True
+        """False: modular daemons without virtstoraged. Machines run, and nothing of storage answers."""
+        self.timing = DEFAULT_TIMING
+        """How long calls about a domain that hangs are waited for."""
         self.marks: dict[str, list[str]] = {}
         """By domain: XML of snapshots and checkpoints that libvirt keeps."""
         self.free: dict[str, int] = {}

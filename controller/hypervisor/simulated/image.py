@@ -27,6 +27,8 @@ CLUSTER_BYTES = 65536
 """qcow2's default cluster; also the unit in which jobs report progress."""
 QCOW2_BYTES = 3 * CLUSTER_BYTES
 """About what an empty qcow2 file takes (header, L1, refcounts)."""
+ODD_NAME = UnicodeDecodeError("utf-8", b"caf\xe9.iso", 3, 4, "invalid continuation byte")
+"""What libvirt-python raises for a file that an old ISO image or a Latin-1 system left behind (measured)."""
 Content = dict[int, int]
 """Cluster number to value; a cluster that is absent reads as zero."""
 
@@ -109,6 +111,12 @@ class Storage:
         self.drivers = frozenset(drivers)
         self.held: set[str] = set()
         """Identities of images that a client has open, or that have RBD snapshots: they cannot be removed."""
+        self.unlistable: dict[str, Exception] = {}
+        """What listing the images of a place answers, by the beginning of the keys of its images: a directory
+        that libvirt may not read, or one with a name that is not UTF-8 (:data:`ODD_NAME`)."""
+        self.kept: dict[str, HypervisorError] = {}
+        """What removing an image answers, for as long as its key is here: one that is immutable or on
+        storage that is read-only (NotRemovable), or open for ever (StillOpen)."""
         self._refusals: list[tuple[str, HypervisorError]] = []
         self.silent: set[str] = set()
         """Servers that do not answer, as the beginning of the keys of their images (``nbd://127.0.0.1:1/``)."""
@@ -193,15 +201,23 @@ class Storage:
         return Examined(image.capacity, words, form, empty=not image.clusters)
 
     def referrers(self, source: Source) -> tuple[str, ...]:
-        """Names of the images in the same place whose header points at ``source``."""
+        """Names of the images in the same place whose header points at ``source``. Raises what a test put
+        into ``unlistable``."""
         if not self.accessible(source):
             return ()
+        self.require_listing(source)
         place = _place(source)
         return tuple(
             image.source.path or image.source.name
             for image in self.images.values()
             if image.backing and image.backing.source.key == source.key and _place(image.source) == place
         )
+
+    def require_listing(self, source: Source) -> None:
+        """Raise what listing the place of ``source`` answers, if that is an error."""
+        for beginning, error in self.unlistable.items():
+            if source.key.startswith(beginning):
+                raise error
 
     def remove(self, source: Source) -> Removal:
         """Unlink through the storage API. Running processes keep what they hold open; nothing else does."""
@@ -210,6 +226,8 @@ class Storage:
             raise NotRemovable(f"no storage driver removes {source.uri}")
         if source.protocol == "rbd" and source.key in self.held:
             raise StillOpen("Ceph does not let it go: a client has it open", code=38)
+        if source.key in self.kept and source.key in self.images:
+            raise self.kept[source.key]
         return Removal.ABSENT if self.images.pop(source.key, None) is None else Removal.REMOVED
 
 

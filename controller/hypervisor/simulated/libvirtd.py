@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controller.hypervisor.driver import Disconnected, Event
-from controller.hypervisor.errors import HypervisorError
 from controller.hypervisor.simulated.faults import Faults, Side
 
 if TYPE_CHECKING:
@@ -47,11 +46,13 @@ class Libvirtd:
 
     # Faults -------------------------------------------------------------------------------------------
 
-    def fail_before(self, n: int, error: HypervisorError, *, on: str | None = None) -> None:
-        """The ``n``-th changing call from now (or the ``n``-th call named ``on``) fails without effect."""
-        self.faults.add(n, Side.BEFORE, error, on)
+    def fail_before(self, n: int, error: Exception, *, on: str | None = None, lasting: bool = False) -> None:
+        """The ``n``-th changing call from now (or the ``n``-th call named ``on``) fails without effect; with
+        ``lasting`` all later ones too, until ``faults.mend()``. An ``error`` that is no HypervisorError is
+        one that the binding raises by itself, such as UnicodeDecodeError."""
+        self.faults.add(n, Side.BEFORE, error, on, lasting=lasting)
 
-    def fail_after(self, n: int, error: HypervisorError, *, on: str | None = None) -> None:
+    def fail_after(self, n: int, error: Exception, *, on: str | None = None) -> None:
         """The same call takes effect, and the caller gets ``error`` (OutcomeUnknown, as a rule)."""
         self.faults.add(n, Side.AFTER, error, on)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -178,6 +179,10 @@ class Machine:
     """Why it is shut off (virDomainShutoffReason)."""
     locked_by: str = ""
     """The call that holds the domain's lock, or empty."""
+    hung: asyncio.Event | None = None
+    """Set when what its documents wait for is over."""
+    given_up: bool = False
+    """A call about it passed its deadline, and has no answer yet."""
 
     def running(self) -> Process:
         """The process, or NotRunning as libvirt says it."""
