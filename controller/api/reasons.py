@@ -158,6 +158,14 @@ class Reason(StrEnum):
         "ChainDiverged",
         "The live chain was changed by someone else and no longer fits the record.",
     )
+    LIBVIRT_OUT_OF_STEP = (
+        "LibvirtOutOfStep",
+        "libvirtd ended in the middle of a call and shows another chain than QEMU has; a restart mends it.",
+    )
+    DEFINITION_DIFFERS = (
+        "DefinitionDiffers",
+        "The stored definition is not what the machine runs on, so a new point would be missing later.",
+    )
     LOST = (
         "Lost",
         "The layer was taken away by hand; the point is not taken again, because it would be another moment.",

@@ -46,6 +46,9 @@ class Mirror:
     job: str
     ready: bool
     source_key: str
+    switching: bool = False
+    """libvirt is in the middle of the pivot (``ready='pivot'``). It stays so for ever when libvirtd died
+    there after QEMU had switched (measured, libvirt 9.0)."""
     footprint: str = ""
     """What the second image may share bytes with; see :attr:`Source.footprint`."""
 
@@ -111,6 +114,11 @@ class DomainDefinition:
     disks: tuple[Disk, ...]
     journal_xml: str | None = None
     """varve's own element of ``<metadata>``, serialised, or None."""
+    run: str = ""
+    """The domain's id while it runs, otherwise empty. It lasts as long as the QEMU process, also when
+    libvirtd is started anew, and is another one in every later run that follows without a restart of
+    libvirtd. After such a restart numbers may come again: another id proves another QEMU, the same id proves
+    nothing."""
 
     def disk(self, target: str) -> Disk | None:
         """The disk with this target device, or None."""

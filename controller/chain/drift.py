@@ -16,6 +16,8 @@ from controller.chain.journal import DiskJournal, Drift, Known, Point
 from controller.chain.observation import JobKind
 from controller.chain.outcome import expected
 
+_LOST = "lost:"
+
 _COMMITS = frozenset({JobKind.COMMIT, JobKind.ACTIVE_COMMIT})
 """They leave what an overlay stands on as it was, in another image."""
 _PULLS = frozenset({JobKind.PULL, JobKind.COPY})
@@ -46,18 +48,27 @@ def difference(before: Known, chain: Disk) -> tuple[tuple[str, ...], tuple[str, 
 
 
 def noted(
-    record: DiskJournal, chain: Disk, *, now: str, adopt: bool, witnessed: Collection[JobKind] = ()
+    record: DiskJournal,
+    chain: Disk,
+    *,
+    now: str,
+    adopt: bool,
+    witnessed: Collection[JobKind] = (),
+    running: bool = False,
 ) -> DiskJournal:
     """The record after a look at a disk on which no operation of ours is under way.
 
     Equal to ``record`` when nobody else changed the chain. ``witnessed`` are the kinds of the jobs of others
-    that were seen to complete since the chain was last as known; ``adopt`` takes the chain as it is.
+    that were seen to complete since the chain was last as known; ``adopt`` takes the chain as it is;
+    ``running`` says that a machine runs on the chain, so that its active layer may be written to.
     """
     if record.is_empty or record.known is None:
         return record
     added, gone = difference(record.known, chain)
     if added or gone:
         points = _judged(record.points, record.known, chain, frozenset(witnessed))
+        if running:
+            points = tuple(_written_to(point, record.known, chain) for point in points)
         drift = _together(record.drift, Drift(now, added, gone), chain)
         record = replace(record, points=points, known=known(chain), drift=drift, approved=None)
     return replace(record, drift=None) if adopt else record
@@ -124,7 +135,26 @@ def _point(point: Point, before: Known, chain: Disk, witnessed: frozenset[JobKin
         return point  # what it stands on is out of sight
     if witnessed and witnessed <= _COMMITS:
         return point
-    return replace(point, overlay=f"lost:{point.overlay}")
+    return replace(point, overlay=lost(point.overlay))
+
+
+def lost(overlay: str) -> str:
+    """An overlay that no chain can have: the point is lost for good, whatever comes back."""
+    return overlay if overlay.startswith(_LOST) else f"{_LOST}{overlay}"
+
+
+def overlay_of(point: Point) -> str:
+    """The overlay that a point had, also when it is lost."""
+    return point.overlay.removeprefix(_LOST)
+
+
+def _written_to(point: Point, before: Known, chain: Disk) -> Point:
+    """A point whose overlay a running machine does not have. Its layer, or another name of it, may be what
+    the guest writes to now: it is lost for good, also when somebody puts the overlay back."""
+    hidden = chain.end is ChainEnd.UNKNOWN and any(key in before.keys for key in chain.keys)
+    if hidden or chain.position(point.overlay) is not None:
+        return point
+    return replace(point, overlay=lost(point.overlay))
 
 
 def _below(key: str, keys: tuple[str, ...]) -> str | None:

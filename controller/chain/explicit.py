@@ -14,11 +14,14 @@ the machine was off.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from lxml import etree
 
 from controller.chain.disk import ChainEnd, Disk, Layer
 from controller.chain.naming import is_ours
 from controller.chain.observation import DiskFacts
+from controller.chain.parse import layers_of
 from controller.chain.source import Source
 
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
@@ -60,20 +63,66 @@ def goes_on(facts: DiskFacts) -> bool:
     return is_started_short(facts) or is_ours(chain.layers[-1].source.leaf)
 
 
+def made_true(
+    xml: str, target: str, chain: Sequence[Layer], *, end: ChainEnd, leaving: Iterable[Layer]
+) -> str:
+    """The persistent definition ``xml`` with ``chain`` (top to base) as the chain of the disk; all else
+    stays.
+
+    It replaces a definition that names only layers of ``chain`` and of ``leaving``: what libvirt left there
+    when it was ended before it wrote the new chain. Raises :class:`NotThePrefix` for any other.
+    """
+    root = etree.fromstring(xml.encode(), _PARSER)
+    disk = _disk_of(root, target)
+    allowed = {layer.source.footprint for layer in (*chain, *leaving)}
+    for layer in layers_of(disk):
+        if layer.source.footprint not in allowed:
+            raise NotThePrefix(f"the definition of {target} names {layer.source.uri}, which somebody wants")
+    _put(disk, chain[0], described="driver")
+    element = disk
+    for layer in chain[1:]:
+        element = etree.SubElement(element, "backingStore", type=layer.source.type)
+        _put(element, layer, described="format")
+    if end is ChainEnd.KNOWN:
+        etree.SubElement(element, "backingStore")
+    return etree.tostring(root, encoding="unicode")
+
+
+def _put(element: etree._Element, layer: Layer, *, described: str) -> None:
+    """Let a ``<disk>`` or ``<backingStore>`` name this layer and nothing below it."""
+    source = layer.source.element()
+    for child in element.iterchildren("source", "backingStore", "mirror"):
+        element.remove(child)
+    for name in ("auth", "encryption"):  # where older documents have what the source has inside
+        old = element.find(name)
+        if old is not None and source.find(name) is not None:
+            element.remove(old)
+    element.set("type", layer.source.type)
+    said = element.find(described)
+    if said is None:
+        said = etree.SubElement(element, described)
+    said.set("type", layer.format)
+    said.addnext(source)
+
+
+def _disk_of(root: etree._Element, target: str) -> etree._Element:
+    found = [
+        disk
+        for disk in root.iterfind("devices/disk")
+        if (named := disk.find("target")) is not None and named.get("dev") == target
+    ]
+    if len(found) != 1:
+        raise NotThePrefix(f"the definition has no disk {target}")
+    return found[0]
+
+
 def spelled_out(xml: str, running: Disk) -> str:
     """The persistent definition ``xml`` with the whole chain of ``running``; all else stays as it is.
 
     Raises :class:`NotThePrefix` when what it names is not the top of that chain.
     """
     root = etree.fromstring(xml.encode(), _PARSER)
-    found = [
-        disk
-        for disk in root.iterfind("devices/disk")
-        if (target := disk.find("target")) is not None and target.get("dev") == running.target
-    ]
-    if len(found) != 1:
-        raise NotThePrefix(f"the definition has no disk {running.target}")
-    element = found[0]
+    element = _disk_of(root, running.target)
     for position, layer in enumerate(running.layers):
         if position:
             element = _below(element, layer)

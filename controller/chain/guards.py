@@ -15,6 +15,7 @@ from controller.chain.disk import Disk
 from controller.chain.journal import Operation
 from controller.chain.observation import DiskFacts, JobKind, Observation, RunState
 from controller.chain.outcome import Outcome
+from controller.chain.same_location import difference
 from controller.chain.source import Source
 
 DEEPEST = 200
@@ -35,6 +36,8 @@ class Why(StrEnum):
     CHAIN_TOO_LONG = "ChainTooLong"
     CHAIN_UNKNOWN = "ChainUnknown"
     CHAIN_DIVERGED = "ChainDiverged"
+    OUT_OF_STEP = "LibvirtOutOfStep"
+    DEFINITION_DIFFERS = "DefinitionDiffers"
     FOREIGN_BLOCK_JOB = "ForeignBlockJob"
     FOREIGN_OWNER = "ForeignOwner"
     JOURNAL_UNREADABLE = "JournalUnreadable"
@@ -148,6 +151,28 @@ def disk_guard(disk: Disk) -> Blocked | None:
         return None
     return Blocked(
         Why.DISK_UNSUPPORTED, f"disk {disk.target} cannot be snapshotted: {found[0]}; name another disk"
+    )
+
+
+def definition_guard(observation: Observation, facts: DiskFacts) -> Blocked | None:
+    """Will libvirt write the new layer into the stored definition as well?
+
+    It does so only where that names the active image in the same words (``virStorageSourceIsSameLocation``).
+    Elsewhere the next start would use another image than the one that the guest wrote to.
+    """
+    live, stored = facts.live, facts.inactive
+    if live is None or stored is None or not live.layers or not stored.layers:
+        return None
+    if not (found := difference(live.layers[0].source, stored.layers[0].source)):
+        return None
+    name, target = quote(observation.name), facts.target
+    xpath = quote(f"//disk[target/@dev='{target}']")
+    return Blocked(
+        Why.DEFINITION_DIFFERS,
+        f"the stored definition of disk {target} is not what the machine runs on: {found}. A point that is "
+        f"taken now would be missing at the next start. To store what runs: virsh dumpxml {name} "
+        f"--xpath {xpath} > {target}.xml && virsh update-device {name} {target}.xml --config. To run what is "
+        f"stored: shut the machine down and start it",
     )
 
 
@@ -272,14 +297,47 @@ def unflushed(operation: Operation, target: str) -> Blocked:
     )
 
 
-def unsettled(found: Outcome, operation: Operation, target: str) -> Blocked:
+def out_of_step(name: str, target: str, top: str) -> Blocked:
+    """libvirt does not show what QEMU does (measured, libvirt 9.0: libvirtd was killed inside a snapshot
+    call)."""
+    what = (
+        f"the guest writes to {top}, and libvirt does not know"
+        if top
+        else "QEMU has fewer layers than it shows"
+    )
+    return Blocked(
+        Why.OUT_OF_STEP,
+        f"libvirt lost track of disk {target} when libvirtd ended in the middle of a call: {what}. Nothing "
+        f"is lost, and nothing more is done to this disk until {name} is shut down and started once "
+        f"(virsh shutdown {quote(name)}; then virsh start {quote(name)}). Do not migrate or save it before",
+    )
+
+
+def lost_track(operation: Operation, name: str, target: str) -> Blocked:
+    """A machine that libvirt may have lost (measured, libvirt 9.0: its status file cannot be read any
+    more)."""
+    kept, merged = operation.kept.source.uri, operation.merged[0].source.uri
+    return Blocked(
+        Why.OUT_OF_STEP,
+        f"libvirtd ended while disk {target} was switched to {kept}, and says now that {name} is shut off. "
+        f"Its QEMU may still run: do not start it before you have looked on the hypervisor (pgrep -f "
+        f"{quote(f'guest={name},')}). docs/operations.md, section A machine that libvirt lost, says how to "
+        f"go on. Nothing is removed; {kept} and {merged} are both kept",
+    )
+
+
+def unsettled(found: Outcome, operation: Operation, name: str, target: str) -> Blocked:
     """An operation whose outcome is neither done nor undone."""
     kind, kept = operation.kind.value, operation.kept.source.uri
+    if found is Outcome.LOST_TRACK:
+        return lost_track(operation, name, target)
+    if found is Outcome.OUT_OF_STEP:
+        return out_of_step(name, target, kept)
     if found is Outcome.HALF:
         return Blocked(
             Why.CHAIN_DIVERGED,
             f"the running machine and its persistent definition disagree about disk {target} after a {kind}: "
-            f"docs/operations.md, section Definitions that disagree, says how to mend it",
+            f"the definition is being mended (docs/operations.md, section Definitions that disagree)",
         )
     if found is Outcome.UNKNOWN:
         return Blocked(

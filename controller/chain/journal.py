@@ -82,6 +82,10 @@ class Operation:
     below: Layer | None = None
     """What stays below a pulled range; None when nothing does."""
     attempt: int = 1
+    """Of a take: the number in the overlay's name. A name is used for one call only (ADR 2)."""
+    run: str = ""
+    """The run of the machine that may have got the call; see :attr:`DomainDefinition.run`. Empty in a record
+    of a version that did not note it."""
     capacity: int = 0
     consistency: str = ""
     consistency_message: str = ""
@@ -92,6 +96,8 @@ class Operation:
     process: str = ""
     """Only in the live copy: a mark that is gone when QEMU was started anew. A pull that completed in another
     process was never flushed by us."""
+    pivoting: bool = False
+    """Of an active commit: QEMU was told, or was about to be told, to switch to the kept image."""
     approved: Approved | None = None
     """The plan that this merge is a part of, when somebody had to agree to it."""
 
@@ -107,6 +113,13 @@ class Removal:
     """Why it could not be removed. Then nobody waits for it; it stays here as the inventory of orphans."""
     since: str = ""
     """RFC 3339 time, UTC: when the operation began that took it out of its chain."""
+    attempted: bool = False
+    """A call named it as the new top of a disk, and was not seen to have had an effect. It may be the only
+    image that holds what a guest wrote, so it goes only when it was seen to be empty (ADR 12). Otherwise a
+    merge was seen done, and what the image held is in another one."""
+    run: str = ""
+    """The run of the machine that may have it open, by whatever node: it stays at least until that is
+    over."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +143,14 @@ class Drift:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """How many names of overlays were used for an object that has no point yet (ADR 2)."""
+
+    uid: str
+    number: int
+
+
+@dataclass(frozen=True)
 class DiskJournal:
     """Everything recorded of one disk."""
 
@@ -145,11 +166,14 @@ class DiskJournal:
     """None in a record of a version that did not remember it."""
     drift: Drift | None = None
     approved: Approved | None = None
+    attempts: tuple[Attempt, ...] = ()
+    """Names that were used for objects that have no point yet."""
 
     @property
     def is_empty(self) -> bool:
         """Nothing is recorded that anybody needs."""
-        return not (self.points or self.operation or self.removals or self.images or self.lent)
+        kept = self.points or self.operation or self.removals or self.images or self.lent or self.attempts
+        return not kept
 
     @property
     def keys(self) -> frozenset[str]:
@@ -158,8 +182,9 @@ class DiskJournal:
 
     @property
     def layers(self) -> tuple[Layer, ...]:
-        """Images that an operation or a removal is about. Orphans are not: nobody needs them any more."""
-        waiting = (removal.layer for removal in self.removals if not removal.left)
+        """Images that an operation or a removal is about. Orphans are not, because nobody needs them any
+        more, except those that may hold what a guest wrote."""
+        waiting = (r.layer for r in self.removals if r.attempted or not r.left)
         operation = (self.operation.kept, *self.operation.merged) if self.operation else ()
         return (*waiting, *operation)
 
@@ -170,6 +195,10 @@ class DiskJournal:
     def point_of(self, owner: Owner) -> Point | None:
         """The point that this object owns (a share of)."""
         return next((point for point in self.points if owner in point.owners), None)
+
+    def attempt_of(self, owner: Owner) -> int:
+        """How many names were used for this object so far."""
+        return next((one.number for one in self.attempts if one.uid == owner.uid), 0)
 
     def with_points(self, points: Iterable[Point]) -> DiskJournal:
         """The same record with other points."""

@@ -15,6 +15,7 @@ from lxml import etree
 from controller.chain.disk import Layer
 from controller.chain.journal import (
     Approved,
+    Attempt,
     DiskJournal,
     Drift,
     Journal,
@@ -36,6 +37,19 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, remove_blank_text=True, remove_comments=True, huge_tree=True
 )
+
+
+_IN_A_DISK = {
+    "point",
+    "image",
+    "lent",
+    "operation",
+    "removal",
+    "attempt",
+    "known",
+    "drift",
+    "approved",
+}
 
 
 class JournalError(ValueError):
@@ -109,19 +123,7 @@ def decode(xml: str | None) -> Journal:
 
 def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
     for point in disk.points:
-        child = etree.SubElement(
-            element,
-            "point",
-            overlay=point.overlay,
-            taken=point.taken,
-            consistency=point.consistency,
-            capacity=str(point.capacity),
-        )
-        if point.consistency_message:
-            child.set("message", _text(point.consistency_message))
-        if point.spoiled:
-            child.set("spoiled", "yes")
-        _encode_owners(child, point.owners)
+        _encode_point(etree.SubElement(element, "point"), point)
     for key in sorted(disk.images):
         etree.SubElement(element, "image", key=key)
     for key in sorted(disk.lent):
@@ -129,14 +131,34 @@ def _encode_disk(element: etree._Element, disk: DiskJournal) -> None:
     if disk.operation:
         _encode_operation(etree.SubElement(element, "operation"), disk.operation)
     for removal in disk.removals:
-        child = etree.SubElement(element, "removal")
-        if removal.left:
-            child.set("left", _text(removal.left))
-        if removal.since:
-            child.set("since", removal.since)
-        _encode_layer(child, "image", removal.layer)
-        _encode_owners(child, removal.owners)
+        _encode_removal(etree.SubElement(element, "removal"), removal)
+    for attempt in disk.attempts:
+        etree.SubElement(element, "attempt", uid=attempt.uid, number=str(attempt.number))
     _encode_notes(element, disk)
+
+
+def _encode_point(element: etree._Element, point: Point) -> None:
+    element.set("overlay", point.overlay)
+    element.set("taken", point.taken)
+    element.set("consistency", point.consistency)
+    element.set("capacity", str(point.capacity))
+    if point.consistency_message:
+        element.set("message", _text(point.consistency_message))
+    if point.spoiled:
+        element.set("spoiled", "yes")
+    _encode_owners(element, point.owners)
+
+
+def _encode_removal(element: etree._Element, removal: Removal) -> None:
+    if removal.left:
+        element.set("left", _text(removal.left))
+    if removal.since:
+        element.set("since", removal.since)
+    if removal.run:
+        element.set("run", removal.run)
+    element.set("attempted", "yes" if removal.attempted else "no")
+    _encode_layer(element, "image", removal.layer)
+    _encode_owners(element, removal.owners)
 
 
 def _encode_notes(element: etree._Element, disk: DiskJournal) -> None:
@@ -166,12 +188,14 @@ def _encode_operation(element: etree._Element, operation: Operation) -> None:
         "kind": operation.kind.value,
         "begun": operation.begun,
         "attempt": str(operation.attempt),
+        "run": operation.run,
         "capacity": str(operation.capacity),
         "consistency": operation.consistency,
         "message": _text(operation.consistency_message),
         "lent": "yes" if operation.lent else "",
         "prepared": "yes" if operation.prepared else "",
         "process": operation.process,
+        "pivoting": "yes" if operation.pivoting else "",
     }
     for name, value in attributes.items():
         if value:
@@ -209,7 +233,7 @@ def _refuse_others(element: etree._Element, known: set[str]) -> None:
 
 
 def _decode_disk(element: etree._Element) -> DiskJournal:
-    _refuse_others(element, {"point", "image", "lent", "operation", "removal", "known", "drift", "approved"})
+    _refuse_others(element, _IN_A_DISK)
     operation = element.find("operation")
     return DiskJournal(
         target=_required(element, "target"),
@@ -217,18 +241,28 @@ def _decode_disk(element: etree._Element) -> DiskJournal:
         images=frozenset(_required(image, "key") for image in element.iterfind("image")),
         lent=frozenset(_required(lent, "key") for lent in element.iterfind("lent")),
         operation=None if operation is None else _decode_operation(operation),
-        removals=tuple(
-            Removal(
-                layer=_decode_layer(removal, "image"),
-                owners=_decode_owners(removal),
-                left=removal.get("left", ""),
-                since=removal.get("since", ""),
-            )
-            for removal in element.iterfind("removal")
+        removals=tuple(_decode_removal(removal) for removal in element.iterfind("removal")),
+        attempts=tuple(
+            Attempt(_required(one, "uid"), int(_required(one, "number")))
+            for one in element.iterfind("attempt")
         ),
         known=_decode_known(element.find("known")),
         drift=_decode_drift(element.find("drift")),
         approved=_decode_approved(element.find("approved")),
+    )
+
+
+def _decode_removal(element: etree._Element) -> Removal:
+    """Versions that did not note it put down merged images with the owners whose deletion waited for them,
+    and the overlays of takes that they believed not to have happened without any."""
+    owners, left = _decode_owners(element), element.get("left", "")
+    return Removal(
+        layer=_decode_layer(element, "image"),
+        owners=owners,
+        left=left,
+        since=element.get("since", ""),
+        attempted=element.get("attempted", "no" if owners or left else "yes") == "yes",
+        run=element.get("run", ""),
     )
 
 
@@ -271,6 +305,7 @@ def _decode_operation(element: etree._Element) -> Operation:
         kind=OperationKind(_required(element, "kind")),
         begun=_required(element, "begun"),
         attempt=int(element.get("attempt", "1")),
+        run=element.get("run", ""),
         owners=_decode_owners(element),
         kept=_decode_layer(element, "kept"),
         merged=tuple(_layer(merged) for merged in element.iterfind("merged")),
@@ -281,6 +316,7 @@ def _decode_operation(element: etree._Element) -> Operation:
         lent=element.get("lent") == "yes",
         prepared=element.get("prepared") == "yes",
         process=element.get("process", ""),
+        pivoting=element.get("pivoting") == "yes",
         approved=_decode_approved(element.find("approved")),
     )
 

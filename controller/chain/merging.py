@@ -123,6 +123,7 @@ class Merging:
             kept=self.chain.layers[choice.kept].lasting,
             merged=tuple(layer.lasting for layer in merged),
             below=None if below is None else below.lasting,
+            run=self.facts.run,
             capacity=self.facts.capacity,
         )
         return StartMerge(self.facts.target, operation, policy.bandwidth, choice.copies, policy.protected)

@@ -13,6 +13,7 @@ from enum import StrEnum
 from controller.chain.disk import Disk
 from controller.chain.journal import Journal
 from controller.chain.marks import Mark
+from controller.chain.opened import Opened
 
 
 class JobKind(StrEnum):
@@ -72,6 +73,10 @@ class DiskFacts:
     job: Job | None = None
     sizes: Mapping[str, Size] = field(default_factory=dict)
     """By layer identity (:attr:`Layer.key`)."""
+    run: str = ""
+    """Which QEMU runs the disk; see :attr:`DomainDefinition.run`. Empty when the machine is off."""
+    opened: Opened | None = None
+    """What QEMU says that it has open. None: it was not asked."""
 
     @property
     def chain(self) -> Disk | None:

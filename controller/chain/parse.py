@@ -48,6 +48,7 @@ def parse_domain(xml: str) -> DomainDefinition:
         name=name,
         disks=tuple(_disk(element) for element in root.iterfind("devices/disk")),
         journal_xml=None if journal is None else etree.tostring(journal, encoding="unicode", with_tail=False),
+        run=root.get("id", ""),
     )
 
 
@@ -67,6 +68,11 @@ def _disk(element: etree._Element) -> Disk:
         transient=element.find("transient") is not None,
         mirror=_mirror(element),
     )
+
+
+def layers_of(disk: etree._Element) -> tuple[Layer, ...]:
+    """The layers that a ``<disk>`` element names, top to base."""
+    return _layers(disk)[0]
 
 
 def _layers(disk: etree._Element) -> tuple[tuple[Layer, ...], ChainEnd]:
@@ -131,4 +137,5 @@ def _mirror(disk: etree._Element) -> Mirror | None:
     if source_element is None:
         return Mirror(job=job, ready=ready, source_key="")
     source = Source.from_element(element.get("type", "file"), source_element)
-    return Mirror(job=job, ready=ready, source_key=source.key, footprint=source.footprint)
+    switching = element.get("ready") == "pivot"
+    return Mirror(job, ready, source.key, switching=switching, footprint=source.footprint)

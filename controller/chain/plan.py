@@ -69,6 +69,8 @@ class DiskPlan:
     """The operation whose job runs now."""
     wants_usage: bool = False
     """A merge or removal is due and needs to know who else uses the images."""
+    wants_opened: bool = False
+    """What became of a take needs to be asked of QEMU itself."""
     merging: bool = False
     """It is a merge, and needs to know what libvirt keeps of the images as well."""
     spare: int = 0
@@ -93,6 +95,11 @@ class Plan:
     def wants_usage(self) -> bool:
         """True when planning again with the images in use elsewhere would get further."""
         return any(disk.wants_usage for disk in self.disks)
+
+    @property
+    def wants_opened(self) -> frozenset[str]:
+        """Targets of the disks of which QEMU must be asked what it has open."""
+        return frozenset(disk.target for disk in self.disks if disk.wants_opened)
 
     @property
     def merging(self) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple, assert_never
 
 from controller.chain.adoption import adopted, refusing
 from controller.chain.approval import approved
@@ -21,6 +22,7 @@ from controller.chain.explicit import is_short
 from controller.chain.guards import (
     Blocked,
     Why,
+    definition_guard,
     depth_guard,
     disk_guard,
     domain_guard,
@@ -28,6 +30,7 @@ from controller.chain.guards import (
     foreign_job_guard,
     io_error_guard,
     lent_guard,
+    out_of_step,
     overlay_required,
     ownership_guard,
     pull_guard,
@@ -35,11 +38,12 @@ from controller.chain.guards import (
     unflushed,
     unsettled,
 )
-from controller.chain.journal import DiskJournal, Operation, OperationKind
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 from controller.chain.merging import Merging, timestamp
 from controller.chain.naming import overlay_leaf
 from controller.chain.observation import DiskFacts, Observation, RunState
-from controller.chain.outcome import Outcome, abandoned, outcome, settled
+from controller.chain.opened import Opened
+from controller.chain.outcome import Outcome, abandoned, asks_qemu, outcome, real_chain, settled
 from controller.chain.plan import DiskPlan, Plan
 from controller.chain.ranges import ranges
 from controller.chain.standing import standings
@@ -91,6 +95,13 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
     )
 
 
+class Named(NamedTuple):
+    """A new overlay, and the number in its name."""
+
+    layer: Layer
+    attempt: int
+
+
 @dataclass(frozen=True)
 class _DiskPlanner:
     observation: Observation
@@ -122,7 +133,9 @@ class _DiskPlanner:
         at, target = self.circumstances, facts.target
         kept = adopted(upkeep(self.record, self.wants, chain), self.wants, facts)
         witnessed, adopt = at.witnessed.get(target, frozenset()), target in at.adopts_drift
-        seen = noted(kept, chain, now=timestamp(at.now), adopt=adopt, witnessed=witnessed)
+        live = facts.live is not None
+        now = timestamp(at.now)
+        seen = noted(kept, chain, now=now, adopt=adopt, witnessed=witnessed, running=live)
         due = at.judged_at.get(target, at.now)
         if seen != kept and due > at.now and is_early(kept, chain, witnessed):
             text = f"somebody has just changed the chain of disk {target}"
@@ -141,7 +154,7 @@ class _DiskPlanner:
 
     def _begin(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         take = self._take(facts, chain)
-        if take is not None and (take.step is not None or take.wants_usage):
+        if take is not None and (take.step is not None or take.wants_usage or take.wants_opened):
             return take
         rest = self._discard(facts) or self._merge(facts, chain)
         return rest if take is None else _beside(rest, take)
@@ -150,19 +163,55 @@ class _DiskPlanner:
 
     def _see_through(self, facts: DiskFacts, operation: Operation) -> DiskPlan:
         found = outcome(operation, facts)
-        if found is Outcome.DONE:
-            return self._finish(facts, operation)
-        if found is Outcome.UNDONE:
-            left = abandoned(self.record, operation)
-            return self._do(Record(facts.target, left, RecordWhy.UNDONE, finished=operation))
+        if asks_qemu(operation, facts, found):
+            return DiskPlan(facts.target, wants_opened=True)
+        match found:
+            case Outcome.DONE:
+                return self._finish(facts, operation)
+            case Outcome.UNDONE:
+                left = abandoned(self.record, operation, facts)
+                return self._do(Record(facts.target, left, RecordWhy.UNDONE, finished=operation))
+            case Outcome.HALF | Outcome.OUT_OF_STEP:
+                return self._mend(facts, operation, found)
+            case Outcome.RUNNING | Outcome.READY:
+                return self._watch(facts, operation, found)
+            case Outcome.DIVERGED | Outcome.UNKNOWN | Outcome.LOST_TRACK:
+                return self._waiting(unsettled(found, operation, self.observation.name, facts.target))
+            case _:
+                assert_never(found)
+
+    def _watch(self, facts: DiskFacts, operation: Operation, found: Outcome) -> DiskPlan:
+        """A job that runs: pivot it when it is ready, end it when it does not come to its end."""
         if found is Outcome.READY and self._domain_obstacle(facts) is None:
             return self._do(Pivot(facts.target, operation))
-        abort = self._endless(facts, operation) if found is Outcome.RUNNING else None
+        # libvirtd dies of being told to abort a job that it shows no mirror of (measured, 9.0).
+        mirrored = operation.kind is not OperationKind.ACTIVE_COMMIT or (facts.live and facts.live.mirror)
+        abort = self._endless(facts, operation) if found is Outcome.RUNNING and mirrored else None
         if abort is not None:
             return self._do(abort)
-        if found in (Outcome.RUNNING, Outcome.READY):
-            return replace(self._discard(facts) or DiskPlan(facts.target), running=operation)
-        return self._waiting(unsettled(found, operation, facts.target))
+        return replace(self._discard(facts) or DiskPlan(facts.target), running=operation)
+
+    def _mend(self, facts: DiskFacts, operation: Operation, found: Outcome) -> DiskPlan:
+        """Make the stored definition name what the machine really runs on, so that its next start loses
+        nothing. libvirt's own view of a running machine cannot be mended: that takes a stop and a start."""
+        blocked = unsettled(found, operation, self.observation.name, facts.target)
+        if found is Outcome.OUT_OF_STEP and operation.kind is OperationKind.PULL:
+            # Not flushed yet. The definition of before is right as long as the lower images are there.
+            return self._waiting(blocked)
+        chain = real_chain(operation, facts)
+        leaving = (operation.kept, *operation.merged)
+        return self._store(facts, SpellOut(facts.target, chain, leaving=leaving), blocked)
+
+    def _store(self, facts: DiskFacts, step: SpellOut, blocked: Blocked) -> DiskPlan:
+        """Write ``step.chain`` into the stored definition, unless it is there already."""
+        due = self.circumstances.discard_holds.get(step.name, self.circumstances.now)
+        wanted = tuple(layer.key for layer in step.chain)
+        stored = facts.inactive is not None and facts.inactive.keys[: len(wanted)] == wanted
+        if stored or not wanted or facts.inactive is None or self.observation.domain_job:
+            return self._waiting(blocked)
+        if due > self.circumstances.now:
+            return replace(self._waiting(blocked), wake_at=due)
+        return replace(self._do(step), blocked=blocked)
 
     def _endless(self, facts: DiskFacts, operation: Operation) -> Abort | None:
         policy = Policy.strictest(want.policy for want in self.wants if want.owner in operation.owners)
@@ -192,33 +241,71 @@ class _DiskPlanner:
         pending = [want for want in self.wants if self._is_pending(want)]
         if not pending:
             return None
-        obstacle = self._domain_obstacle(facts) or disk_guard(chain) or self._held(facts.target)
+        obstacle = (
+            self._domain_obstacle(facts)
+            or disk_guard(chain)
+            or definition_guard(self.observation, facts)
+            or self._held(facts.target)
+        )
         if obstacle is not None:
             return self._waiting(obstacle)
+        return self._suspect(facts, chain) or self._place_and_take(facts, chain, pending)
+
+    def _place_and_take(self, facts: DiskFacts, chain: Disk, pending: list[Want]) -> DiskPlan:
         places = [(want, self._place(facts, chain, want)) for want in pending]
-        able = [(want, place) for want, place in places if isinstance(place, Layer)]
+        able = [(want, place) for want, place in places if isinstance(place, Named)]
         if self.observation.claims is None and any(want.placement.target for want, _ in able):
             return DiskPlan(facts.target, wants_usage=True)
         refused = {want.owner: place for want, place in places if isinstance(place, Blocked)}
         if not able:
             return replace(self._waiting(next(iter(refused.values()))), refused=refused)
-        first, overlay = able[0]
+        first, named = able[0]
         sharing = [want for want, _ in able if want.placement == first.placement]
-        active = chain.layers[0]
-        paused = self.observation.state is RunState.PAUSED
-        operation = Operation(
+        operation = self._operation(facts, chain, sharing, named)
+        return replace(self._do(Take((DiskOperation(facts.target, operation),))), refused=refused)
+
+    def _operation(self, facts: DiskFacts, chain: Disk, sharing: list[Want], named: Named) -> Operation:
+        first, paused = sharing[0], self.observation.state is RunState.PAUSED
+        return Operation(
             kind=OperationKind.TAKE,
             begun=timestamp(self.circumstances.now),
             owners=tuple(want.owner for want in sharing),
-            kept=overlay,
-            merged=(replace(active, index=None),),
+            kept=named.layer,
+            merged=(chain.layers[0].lasting,),
+            attempt=named.attempt,
+            run=facts.run,
             capacity=facts.capacity,
             consistency="Paused" if paused else "CrashConsistent",
             consistency_message="" if paused or not any(want.freeze for want in sharing) else NOT_FROZEN,
             lent=first.placement.target is not None,
             prepared=first.placement.prepared,
         )
-        return replace(self._do(Take((DiskOperation(facts.target, operation),))), refused=refused)
+
+    def _suspect(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
+        """A call has failed as calls fail when libvirt and QEMU do not agree: ask QEMU before the next."""
+        if not self._was_out_of_step(facts.target):
+            return None
+        if facts.opened is None:
+            return DiskPlan(facts.target, wants_opened=True)
+        if facts.opened.differs_from(chain):
+            return self._out_of_step(facts, chain, facts.opened)
+        if facts.opened.lacks_some(chain):
+            return self._waiting(out_of_step(self.observation.name, facts.target, ""))
+        return None
+
+    def _was_out_of_step(self, target: str) -> bool:
+        """A call has failed in the way in which calls fail when libvirt and QEMU do not agree."""
+        hold = self.circumstances.holds.get(target)
+        return hold is not None and hold.blocked.why is Why.OUT_OF_STEP
+
+    def _out_of_step(self, facts: DiskFacts, chain: Disk, opened: Opened) -> DiskPlan:
+        """QEMU writes to a layer that no operation of ours explains, such as that of somebody's own
+        snapshot."""
+        blocked = out_of_step(self.observation.name, facts.target, opened.chain[0].name)
+        top = opened.extra_top(chain)
+        if top is None:
+            return self._waiting(blocked)
+        return self._store(facts, SpellOut(facts.target, (top, *chain.layers)), blocked)
 
     def _is_pending(self, want: Want) -> bool:
         return (
@@ -227,28 +314,29 @@ class _DiskPlanner:
             and self.record.point_of(want.owner) is None
         )
 
-    def _place(self, facts: DiskFacts, chain: Disk, want: Want) -> Layer | Blocked:
+    def _place(self, facts: DiskFacts, chain: Disk, want: Want) -> Named | Blocked:
         """Where the overlay goes, or what is against it."""
-        overlay = self._overlay(facts, chain, want)
+        named = self._overlay(facts, chain, want)
+        overlay = None if named is None else named.layer
         obstacle = depth_guard(chain, want.policy)
         if overlay is not None and obstacle is None:
             obstacle = room_guard(self.observation, overlay.source, want.policy)
         if overlay is not None and obstacle is None and want.placement.target is not None:
             known = self.observation.claims is not None
             obstacle = lent_guard(self.observation, overlay.source) if known else None
-        return obstacle or overlay or overlay_required(chain)
+        return obstacle or named or overlay_required(chain)
 
-    def _overlay(self, facts: DiskFacts, chain: Disk, want: Want) -> Layer | None:
+    def _overlay(self, facts: DiskFacts, chain: Disk, want: Want) -> Named | None:
         """A name that no earlier call has used and no image of this disk has; or the place that is lent."""
         used = {*chain.keys, *self.record.images, *(removal.layer.key for removal in self.record.removals)}
-        attempt = 1
+        attempt = self.record.attempt_of(want.owner) + 1
         while True:
             leaf = overlay_leaf(
                 domain=self.observation.name, target=facts.target, owner=want.owner, attempt=attempt
             )
             source = want.placement.overlay(chain, leaf)
             if source is None or source.key not in used or want.placement.target is not None:
-                return None if source is None else Layer(source, "qcow2")
+                return None if source is None else Named(Layer(source, "qcow2"), attempt)
             attempt += 1
 
     # What is not wanted any more -----------------------------------------------------------------------
@@ -257,7 +345,7 @@ class _DiskPlanner:
         due = [
             removal
             for removal in self.record.removals
-            if not removal.left
+            if self._may_go(removal, facts)
             and self.circumstances.discard_holds.get(removal.layer.key, self.circumstances.now)
             <= self.circumstances.now
         ]
@@ -268,10 +356,21 @@ class _DiskPlanner:
         tries = self.circumstances.discard_tries.get(due[0].layer.key, 0)
         return self._do(Discard(facts.target, due[0], last=tries >= _MOST_TRIES))
 
+    def _may_go(self, removal: Removal, facts: DiskFacts) -> bool:
+        """Nothing is known against removing this image. The QEMU that may have it open lives as long as its
+        run goes on; what is on the network can only be looked into by a machine that runs."""
+        if removal.left or (removal.run and removal.run == facts.run) or self._may_be_lost:
+            return False
+        return not removal.attempted or bool(removal.layer.source.path) or facts.live is not None
+
     def _merge(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         obstacle = (
             self._domain_obstacle(facts) or self._held(facts.target) or io_error_guard(self.observation)
         )
+        if obstacle is None and ranges(chain, self.record, self.wants):
+            suspect = self._suspect(facts, chain)
+            if suspect is not None:
+                return suspect
         merging = Merging(self.observation, facts, chain, self.record, self.wants, self.circumstances)
         return approved(merging.plan(None if obstacle is None else self._waiting(obstacle)), merging)
 
@@ -281,9 +380,20 @@ class _DiskPlanner:
         text = f"domain {self.observation.name} has no disk {self.record.target}"
         return self._waiting(Blocked(Why.DISK_NOT_FOUND, f"{text} (virsh domblklist shows its targets)"))
 
+    @property
+    def _may_be_lost(self) -> bool:
+        """libvirt says that the machine is off, and its QEMU may go on."""
+        disks = self.observation.disks
+        return any(
+            record.operation is not None
+            and record.target in disks
+            and outcome(record.operation, disks[record.target]) is Outcome.LOST_TRACK
+            for record in self.observation.journal.disks
+        )
+
     def _has_work(self, chain: Disk) -> bool:
         return bool(
-            any(not removal.left for removal in self.record.removals)
+            any(not (removal.left or removal.attempted) for removal in self.record.removals)
             or any(self._is_pending(want) for want in self.wants)
             or ranges(chain, self.record, self.wants)
         )
@@ -306,7 +416,7 @@ class _DiskPlanner:
 
 def _beside(rest: DiskPlan, take: DiskPlan) -> DiskPlan:
     """What waits to be taken holds up nothing else: a merge may even make the room that it waits for."""
-    idle = rest.step is None and not rest.wants_usage and rest.blocked is None
+    idle = rest.step is None and not (rest.wants_usage or rest.wants_opened) and rest.blocked is None
     times = [at for at in (rest.wake_at, take.wake_at) if at is not None]
     return replace(
         rest,

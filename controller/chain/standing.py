@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk, Layer
+from controller.chain.drift import overlay_of
 from controller.chain.explicit import goes_on, is_started_short
-from controller.chain.guards import Blocked, Why
+from controller.chain.guards import Blocked, Why, definition_guard
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Point
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.outcome import Outcome, outcome, settled
@@ -51,7 +52,9 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     if state is State.LEAVING:
         blocked = disk.staying.get(want.owner) or blocked
     if state is State.LOST:
-        blocked = _lost(want, spoiled=spoiled)
+        blocked = _lost(want, record, facts, point, spoiled=spoiled)
+    if state is State.HELD and blocked is None:
+        blocked = elsewhere_next(observation, facts)
     hidden = state is State.LEAVING and (point is None or has_point(point, chain) is None)
     if blocked is None and (state is State.UNKNOWN or hidden):
         blocked = out_of_sight(facts)
@@ -111,7 +114,18 @@ def _frozen(point: Point | None, chain: Disk) -> Layer | None:
     return chain.layers[position + 1]
 
 
-def _lost(want: Want, *, spoiled: bool) -> Blocked:
+def elsewhere_next(observation: Observation, facts: DiskFacts) -> Blocked | None:
+    """The next start would use another image than the machine runs on. The point is whole all the same."""
+    live, stored = facts.live, facts.inactive
+    if live is None or stored is None or not stored.layers:
+        return None
+    same = stored.layers[0].source.footprint in live.footprints
+    return None if same else definition_guard(observation, facts)
+
+
+def _lost(
+    want: Want, record: DiskJournal, facts: DiskFacts, point: Point | None, *, spoiled: bool
+) -> Blocked:
     what = (
         f"a merge that was begun and did not end has written to the point's layer on disk {want.target}"
         if spoiled
@@ -121,7 +135,20 @@ def _lost(want: Want, *, spoiled: bool) -> Blocked:
     return Blocked(
         Why.LOST,
         f"{what}. It is not taken again, because that would be another moment: delete this object and make a "
-        f"new one",
+        f"new one{_way_back(record, facts, point)}",
+    )
+
+
+def _way_back(record: DiskJournal, facts: DiskFacts, point: Point | None) -> str:
+    """What the guest wrote after the point is in its overlay; when no job took that away, it is still
+    there."""
+    overlay = None if point is None else overlay_of(point)
+    left = next((one.layer for one in record.removals if one.left and one.layer.key == overlay), None)
+    if left is None or (facts.chain is not None and facts.chain.position(left.key) is not None):
+        return ""
+    return (
+        f". What the guest wrote after it is in {left.source.uri}, which is kept: to go on from there, shut "
+        f"the machine down and let disk {facts.target} name that image again (virsh edit)"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from controller.chain.disk import Layer
 from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 
@@ -106,6 +107,12 @@ class SpellOut:
     knows all of it."""
 
     target: str
+    chain: tuple[Layer, ...] = ()
+    """What the definition must name instead of what it names, top to base. Empty: it names the top of the
+    running chain already, and only the rest is written."""
+    leaving: tuple[Layer, ...] = ()
+    """Layers that are not in ``chain`` and that the definition may name before the change. A definition that
+    names anything else is somebody's wish and stays."""
 
     @property
     def name(self) -> str:

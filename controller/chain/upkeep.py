@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from controller.chain.desired import Memory, Want
@@ -21,12 +21,18 @@ def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> DiskJourn
     points = [_rebound(point, known) for point in record.points]
     points = [_released(point, known) for point in points]
     points = [point for point in points if _still_matters(point, known, chain)]
-    edited = _recognised(replace(record, points=tuple(points)), known.values(), chain)
+    attempts = tuple(one for one in record.attempts if not _leaves(one.uid, known.values()))
+    edited = _recognised(replace(record, points=tuple(points), attempts=attempts), known.values(), chain)
     return _without_strangers(_with_strays(edited, chain), chain)
 
 
 def _want_of(owner: Owner, known: dict[tuple[str, str], Want]) -> Want | None:
     return known.get((owner.namespace, owner.name))
+
+
+def _leaves(uid: str, wants: Collection[Want]) -> bool:
+    """The object is being deleted, so no name will be asked for on its behalf again."""
+    return any(want.owner.uid == uid and want.deleting for want in wants)
 
 
 def _rebound(point: Point, known: dict[tuple[str, str], Want]) -> Point:

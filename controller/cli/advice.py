@@ -127,6 +127,15 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         '-p \'{{"spec":{{"onDrift":"Adopt"}}}}\'',
     ),
     Reason.SUPERSEDED: ("Delete one of the two VolumeChains; the message names the other.",),
+    Reason.LIBVIRT_OUT_OF_STEP: (
+        "Shut the machine down and start it once: virsh shutdown {domain}; then virsh start {domain}",
+        "Do not migrate, save or kill it before. Nothing is lost; the message names the image in use.",
+        "If libvirt says that it is off: docs/operations.md, section A machine that libvirt lost.",
+    ),
+    Reason.DEFINITION_DIFFERS: (
+        "The message gives the command that stores what runs.",
+        "If the stored definition is what you want: virsh shutdown {domain}; then virsh start {domain}",
+    ),
     Reason.CHAIN_DIVERGED: (
         "Somebody else changed the chain, and varve keeps all images: docs/operations.md, Unflushed pull and "
         "Definitions that disagree.",

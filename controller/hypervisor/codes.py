@@ -27,6 +27,7 @@ from controller.hypervisor.errors import (
     NotRunning,
     OperationFailed,
     OutcomeUnknown,
+    OutOfStep,
     Unreachable,
     Unsupported,
 )
@@ -74,6 +75,11 @@ _RULES = (
     _Rule(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, "no disk named", NotFound),
     _Rule(libvirt.VIR_ERR_CONFIG_UNSUPPORTED, _ANY, Unsupported),
     _Rule(libvirt.VIR_ERR_OPERATION_FAILED, "File exists", AlreadyExists),
+    # After libvirtd died in the middle of a call (measured, libvirt 9.0 and QEMU 7.2).
+    _Rule(libvirt.VIR_ERR_INTERNAL_ERROR, "node is used as backing hd of", OutOfStep),
+    _Rule(libvirt.VIR_ERR_INTERNAL_ERROR, "Need a root block node", OutOfStep),
+    _Rule(libvirt.VIR_ERR_INTERNAL_ERROR, "Cannot find device='' nor node-name=", OutOfStep),
+    _Rule(libvirt.VIR_ERR_INTERNAL_ERROR, "is not in this backing file chain", OutOfStep),
     _Rule(libvirt.VIR_ERR_INTERNAL_ERROR, "is in use", Busy),
     *(
         _Rule(code, "No space left on device", NoSpace)

@@ -19,6 +19,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from controller.chain.observation import JobKind, Observation, RunState
+from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 
@@ -108,6 +109,16 @@ class Running:
     def written(self) -> Running:
         """Without the images below: that a guest gets on above them says nothing of a job that uses them."""
         return Running(self.uuid, {target: layers[:1] for target, layers in self.disks.items()})
+
+
+@dataclass(frozen=True)
+class Opened:
+    """What QEMU has open, in its own words (a path, a URI or ``json:{…}``)."""
+
+    disks: Mapping[str, tuple[OpenedImage, ...]] = field(default_factory=dict)
+    """By target: what the disk stands on, top to base."""
+    files: frozenset[str] = frozenset()
+    """Everything, also what belongs to no disk."""
 
 
 class Removal(StrEnum):
@@ -235,6 +246,16 @@ class Driver(Protocol):
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
         """Look into an image that was made beforehand, from where the domain would use it. ``way_in`` is the
         index of the layer whose credentials its server takes. Changes nothing. Raises NotExaminable."""
+        ...
+
+    async def present(self, source: Source) -> bool | None:
+        """Whether there is such an image; None when libvirt cannot tell (an NBD export, a LUN, a place that
+        it cannot list)."""
+        ...
+
+    async def opened(self, uuid: str) -> Opened:
+        """Ask QEMU itself what it has open, for the one case that libvirt's view may be wrong. Raises Busy
+        beside a pull, NotRunning, and Unsupported when QEMU cannot be asked."""
         ...
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:

@@ -83,3 +83,7 @@ class NotExaminable(Unsupported):
 
 class OperationFailed(HypervisorError):
     """libvirt or QEMU refused or failed the call, with its own words."""
+
+
+class OutOfStep(OperationFailed):
+    """QEMU refused the call because its block graph is not the one that libvirt believes in (code 1)."""

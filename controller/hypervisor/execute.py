@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from uuid import uuid4
 
 from controller.chain.disk import Disk, Layer
-from controller.chain.explicit import NotThePrefix, spelled_out
+from controller.chain.explicit import NotThePrefix, made_true, spelled_out
+from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
-from controller.chain.outcome import Outcome, fits, outcome
+from controller.chain.outcome import Outcome, asks_qemu, fits, outcome, uncertain
 from controller.chain.source import Source
 from controller.chain.steps import (
     Abort,
@@ -38,10 +39,11 @@ from controller.hypervisor.errors import (
     CannotKeepRelative,
     HypervisorError,
     NotRemovable,
+    OperationFailed,
     StillOpen,
 )
-from controller.hypervisor.last_look import LastLook, Stale, disk_of
-from controller.hypervisor.observe import Fleet, observe
+from controller.hypervisor.last_look import LastLook, Refused, Stale, disk_of
+from controller.hypervisor.observe import Fleet, observe, with_opened
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
 log = logging.getLogger(__name__)
@@ -131,7 +133,9 @@ class Executor:
     async def _take(self, step: Take) -> None:
         await self._last.refuse_unless_prepared(step)
         for one in step.disks:
-            self._begin(one.target, one.operation)
+            # A place that is lent is used again and again, so its operation must say which QEMU got the call.
+            marked = replace(one.operation, process=self._mark()) if one.operation.lent else one.operation
+            self._begin(one.target, marked)
         await self._write_journal()
         await self._last.refuse_if_claimed(step)
         definition = await self._last.look_again()
@@ -196,9 +200,15 @@ class Executor:
             await call(relative=False)
 
     async def _pivot(self, step: Pivot) -> None:
+        # libvirt can lose a machine whose pivot it does not survive: then it must be known that it was told.
+        self._begin(step.target, replace(step.operation, pivoting=True))
+        await self._write_journal()
         disk = disk_of(await self._last.look_again(), step.target)
         mirror = disk.mirror
-        if mirror is None or not mirror.ready or mirror.source_key != step.operation.kept.key:
+        seen = self._observation.disks[step.target].live
+        if mirror is None and seen is not None and seen.mirror is None and disk.keys == seen.keys:
+            pass  # libvirtd died at the start of the job: none is shown, and an early pivot is refused
+        elif mirror is None or not mirror.ready or mirror.source_key != step.operation.kept.key:
             raise Stale(f"the mirror of {step.target} is not ready, or not ours")
         await self._driver.pivot(self._uuid, step.target)
 
@@ -223,22 +233,26 @@ class Executor:
         await self._write_journal()
         again = await observe(self._driver, self._uuid, identities=self._identities)
         facts = again.disks.get(target)
-        if facts is None or outcome(operation, facts) is not Outcome.UNDONE:
+        if facts is not None and asks_qemu(operation, facts, Outcome.UNDONE):
+            again = await with_opened(self._driver, again, {target}, identities=self._identities)
+            facts = again.disks[target]
+        before = self._observation.disks[target]
+        if facts is None or outcome(operation, facts) is not Outcome.UNDONE or facts.opened != before.opened:
             raise Stale(f"a {operation.kind} of {target} came through after all")
 
     async def _discard(self, step: Discard) -> Result:
         source = step.removal.layer.source
-        await self._last.refuse_if_used(source)
-        left = ""
-        try:
-            removal = await self._driver.remove_image(source)
-            log.info("image removed", extra={"image": source.uri, "was": removal is Removal.REMOVED})
-        except NotRemovable as error:
-            left = error.message
-        except StillOpen as error:
-            if not step.last:
-                raise
-            left = error.message
+        left = await self._why_left(step)
+        if not left:
+            try:
+                removal = await self._driver.remove_image(source)
+                log.info("image removed", extra={"image": source.uri, "was": removal is Removal.REMOVED})
+            except NotRemovable as error:
+                left = error.message
+            except (StillOpen, OperationFailed) as error:
+                if not step.last:
+                    raise
+                left = error.message
         record = self._journal.disk(step.target)
         removals = [removal for removal in record.removals if removal.layer.key != source.key]
         if left:
@@ -246,6 +260,18 @@ class Executor:
         self._journal = self._journal.with_disk(replace(record, removals=tuple(removals)))
         await self._write_journal()
         return Result(left=left)
+
+    async def _why_left(self, step: Discard) -> str:
+        """Why the image stays although nobody seems to need it; empty when it may go."""
+        source = step.removal.layer.source
+        try:
+            await self._last.refuse_if_used(source)
+        except Refused as error:
+            if not step.last or error.why is not Why.IMAGE_PROTECTED:
+                raise
+            return str(error)
+        empty = not step.removal.attempted or await self._last.is_empty(step.target, source)
+        return "" if empty else uncertain(step.removal.since)
 
     # Servers -------------------------------------------------------------------------------------------
 
@@ -276,11 +302,21 @@ class Executor:
         await self._write_journal()
         before = await self._driver.definition(self._uuid)
         disk = disk_of(await self._last.look_again(), step.target)
+        if step.chain and disk.keys != self._seen(step.target):
+            raise Stale(f"the chain of {step.target} has changed")
         try:
-            after = spelled_out(before, disk)
+            after = (
+                made_true(before, step.target, step.chain, end=disk.end, leaving=step.leaving)
+                if step.chain
+                else spelled_out(before, disk)
+            )
         except NotThePrefix as error:
             raise Stale(str(error)) from error
         await self._driver.define(self._uuid, after, replacing=before)
+
+    def _seen(self, target: str) -> tuple[str, ...]:
+        live = self._observation.disks[target].live
+        return () if live is None else live.keys
 
     # The journal ---------------------------------------------------------------------------------------
 
@@ -298,8 +334,9 @@ class Executor:
             kept = whole if live else lasting
             await self._driver.set_metadata(self._uuid, kept, live=live, config=config)
             return
-        await self._driver.set_metadata(self._uuid, lasting, live=False, config=True)
+        # The live one counts while the machine runs: killed in between, nothing has been begun that it lacks.
         await self._driver.set_metadata(self._uuid, whole, live=True, config=False)
+        await self._driver.set_metadata(self._uuid, lasting, live=False, config=True)
 
 
 def _without_marks(journal: Journal) -> Journal:

@@ -65,6 +65,22 @@ class LastLook:
                     f"{overlay.uri} is not used as content: Prepared says: {wrong}", Why.OVERLAY_UNUSABLE
                 )
 
+    async def is_empty(self, target: str, source: Source) -> bool:
+        """Whether an image that a call named as the new top of a disk holds nothing that a guest wrote.
+
+        Absent is empty: QEMU keeps no file open that was never made. What cannot be looked into is not.
+        """
+        if await self._driver.present(source) is False:
+            return True
+        facts = self._observation.disks.get(target)
+        layers = facts.live.layers if facts is not None and facts.live is not None else ()
+        known = model_of(source, (layer.source for layer in layers))
+        way_in = next((layer.index for layer in layers if layer.source == known), None)
+        try:
+            return (await self._driver.examine(self._uuid, source, way_in=way_in)).empty
+        except NotExaminable:
+            return False
+
     async def refuse_if_claimed(self, step: Take) -> None:
         """An overlay that was made beforehand may be named for two points at once. Each puts it into its
         journal before it looks, so at least one of them sees the other."""

@@ -22,7 +22,7 @@ from lxml import etree
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
-from controller.hypervisor import definition, examine, places, probe, reading, storage
+from controller.hypervisor import definition, examine, monitor, places, probe, reading, storage
 from controller.hypervisor.aliases import Aliases
 from controller.hypervisor.codes import translate
 from controller.hypervisor.connections import Connections
@@ -33,6 +33,7 @@ from controller.hypervisor.driver import (
     Driver,
     EventSink,
     Facts,
+    Opened,
     Pool,
     Removal,
     Running,
@@ -149,6 +150,24 @@ class LibvirtDriver:
         )
         known = {home: size for home, size in zip(homes, free, strict=True) if size is not None}
         return Surroundings(marks, known)
+
+    async def present(self, source: Source) -> bool | None:
+        place = places.place_of(source)
+        if place is None:
+            return None
+        try:
+            await self._reach.ask([source])
+            images = (await self._listings.of(place)).images
+        except Unreachable:
+            raise
+        except HypervisorError as error:
+            _log.info("a place cannot be listed", extra={"where": place.key, "why": str(error)})
+            return None
+        return None if images is None else place.name_of(source.leaf) in images
+
+    async def opened(self, uuid: str) -> Opened:
+        look = partial(monitor.opened, uuid=uuid)
+        return await self._ask(f"asking the QEMU of domain {uuid}", look, key=uuid)
 
     async def _free(self, image: Source) -> int | None:
         """Free bytes where the image lies, None when that cannot be told. Of a server that is away nothing is

@@ -12,15 +12,23 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controller.chain.disk import DomainDefinition
-from controller.chain.journal import Journal
+from controller.chain.journal import Journal, OperationKind
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.marks import parse_mark
 from controller.chain.observation import DiskFacts, Job, Observation, Size
+from controller.chain.opened import Opened as ChainOpened
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
-from controller.hypervisor.driver import DomainReading, Driver, LayerStats
-from controller.hypervisor.errors import HypervisorError
+from controller.hypervisor.driver import DomainReading, Driver, LayerStats, Opened
+from controller.hypervisor.errors import (
+    Busy,
+    DomainGone,
+    HypervisorError,
+    NotRunning,
+    OutcomeUnknown,
+    Unreachable,
+)
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +134,56 @@ async def _with_marks(
     return replace(observation, marks=marks, free={**others, **found.free})
 
 
+async def with_opened(
+    driver: Driver, observation: Observation, targets: Collection[str], *, identities: Collection[str]
+) -> Observation:
+    """The observation with what QEMU has open for these disks.
+
+    QEMU is asked over its monitor, which marks the domain as tainted (``custom-monitor``); so it is asked
+    only when libvirt cannot tell, and not when the image in question was never made. Raises as
+    :func:`observe` does, except that a QEMU that cannot be asked is a fact as well.
+    """
+    asked = [target for target in targets if not await _never_made(driver, observation, target)]
+    if asked:
+        found = await _opened(driver, observation.uuid)
+        # What libvirt was about to note when it was read first is noted by now.
+        again = await observe(driver, observation.uuid, identities=identities)
+        observation = replace(again, free=observation.free)
+    else:
+        found = Opened()
+    answers = {target: _of_disk(found, target) if target in asked else ChainOpened() for target in targets}
+    disks = {
+        target: replace(facts, opened=answers[target]) if target in answers else facts
+        for target, facts in observation.disks.items()
+    }
+    return replace(observation, disks=disks)
+
+
+async def _never_made(driver: Driver, observation: Observation, target: str) -> bool:
+    operation = observation.journal.disk(target).operation
+    if operation is None or operation.kind is not OperationKind.TAKE:
+        return False
+    return await driver.present(operation.kept.source) is False
+
+
+async def _opened(driver: Driver, uuid: str) -> Opened | str:
+    try:
+        return await driver.opened(uuid)
+    except (Unreachable, OutcomeUnknown, Busy, DomainGone, NotRunning):
+        raise
+    except HypervisorError as error:
+        return error.message or "QEMU cannot be asked"
+
+
+def _of_disk(found: Opened | str, target: str) -> ChainOpened:
+    if isinstance(found, str):
+        return ChainOpened(problem=found)
+    chain = found.disks.get(target)
+    if chain is None:
+        return ChainOpened(problem=f"QEMU shows no disk {target}")
+    return ChainOpened(chain, found.files)
+
+
 def definition_of(reading: DomainReading) -> DomainDefinition:
     """The definition that counts now: the live one while the domain is active."""
     xml = reading.live_xml or reading.inactive_xml
@@ -183,6 +241,7 @@ def _disk(
         inactive=inactive.disk(target) if inactive else None,
         job=Job(job.kind, job.current, job.end) if job else None,
         sizes=sizes,
+        run=live.run if live else "",
     )
 
 

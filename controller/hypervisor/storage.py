@@ -74,19 +74,22 @@ class Listing:
     path, or ``volume/path`` on gluster."""
     free: int | None = None
     """Bytes that are free there; None when it cannot be told."""
+    images: frozenset[str] | None = None
+    """All images there, named in the same way; None when the place cannot be listed."""
 
 
 def listing(connection: libvirt.virConnect, place: Place) -> Listing:
     """List ``place``; nothing is in it when it cannot be listed."""
-    found = {}
+    found, images = {}, set()
     try:
         with opened(connection, place) as pool:
             for volume in pool.listAllVolumes(0):
+                images.add(place.name_of(volume.name()))
                 root = etree.fromstring(volume.XMLDesc(0).encode(), _PARSER)
                 backing = root.findtext("backingStore/path")
                 if backing:
                     found[place.name_of(volume.name())] = backing
-            return Listing(found, _free(*pool.info()))
+            return Listing(found, _free(*pool.info()), frozenset(images))
     except NotRemovable:
         return Listing()
 

@@ -39,12 +39,13 @@ from controller.hypervisor.errors import (
     HypervisorError,
     NotReady,
     OutcomeUnknown,
+    OutOfStep,
     StorageUnreachable,
     Unreachable,
 )
 from controller.hypervisor.execute import Executor, Result
 from controller.hypervisor.last_look import Refused, Stale
-from controller.hypervisor.observe import Fleet, observe, with_usage
+from controller.hypervisor.observe import Fleet, observe, with_opened, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.chains import Chains, adopts_drift, approvals
@@ -144,6 +145,10 @@ class DomainPass:
         )
         observation = replace(observation, free=self._context.ledger.space.known(self._key))
         found = self._planned(observation, wants)
+        if targets := found.plan.wants_opened:
+            identities = self._context.identities(self._key.hypervisor)
+            observation = await with_opened(driver, observation, targets, identities=identities)
+            found = self._planned(observation, wants)
         if found.plan.wants_usage:
             self._context.ledger.asks_others(self._key)
             lent = any(want.placement.target for want in wants)
@@ -388,6 +393,8 @@ def _why(error: HypervisorError | Refused) -> Why:
         return Why.STORAGE_UNREACHABLE
     if isinstance(error, DriverMissing):
         return Why.CAPABILITY_MISSING
+    if isinstance(error, OutOfStep):
+        return Why.OUT_OF_STEP
     return error.why if isinstance(error, Refused) else Why.FAILED
 
 

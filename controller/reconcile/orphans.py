@@ -33,13 +33,19 @@ class Orphan:
     reason: str
 
 
+_IN_USE = (
+    "a snapshot call that named it had no effect, and the running machine may still have it open; it is "
+    "looked into and removed when the machine has been stopped"
+)
+
+
 def orphans_in(journal: Journal, domain: str) -> frozenset[Orphan]:
     """Those that the journal of one domain keeps."""
     return frozenset(
-        Orphan(removal.since, removal.layer.source.uri, domain, record.target, removal.left)
+        Orphan(one.since, one.layer.source.uri, domain, record.target, one.left or _IN_USE)
         for record in journal.disks
-        for removal in record.removals
-        if removal.left
+        for one in record.removals
+        if one.left or one.run
     )
 
 

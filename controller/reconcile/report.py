@@ -29,6 +29,8 @@ NEEDS_A_PERSON = {
     Why.OVERLAY_REQUIRED,
     Why.OVERLAY_UNUSABLE,
     Why.CHAIN_DIVERGED,
+    Why.OUT_OF_STEP,
+    Why.DEFINITION_DIFFERS,
     Why.FOREIGN_OWNER,
     Why.IMAGE_PROTECTED,
     Why.UNSUPPORTED_TOPOLOGY,
@@ -90,6 +92,9 @@ def _held(standing: plan.Standing) -> Verdict:
     if blocked is not None and blocked.why is Why.CHAIN_DIVERGED:
         return _verdict(State.STALLED, Reason.CHAIN_DIVERGED, blocked.message, in_sync=Truth.FALSE)
     where = f"the point is held by {standing.frozen.source.uri}" if standing.frozen else "the point is held"
+    if blocked is not None and blocked.why is Why.DEFINITION_DIFFERS:
+        fact = Fact(Truth.FALSE, Reason.DEFINITION_DIFFERS, blocked.message)
+        return Verdict(State.IN_SYNC, Reason.IN_SYNC, where, resolved=RESOLVED, chain_in_sync=fact)
     return _verdict(State.IN_SYNC, Reason.IN_SYNC, where, in_sync=Truth.TRUE)
 
 

@@ -44,6 +44,9 @@ class Loop:
             Circumstances(now=self.now, discard_holds=self.kept_images),
         )
         found = plan(observation, self.wants, circumstances)
+        if found.wants_opened:
+            observation = self.machine.observe(asked=True)
+            return plan(observation, self.wants, circumstances)
         assert plan(self.machine.observe(), list(reversed(self.wants)), circumstances) == found
         return found
 

@@ -15,6 +15,7 @@ from controller.chain.disk import ChainEnd, Disk, Layer, Mirror
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind, Owner
 from controller.chain.journal_codec import decode, encode
 from controller.chain.observation import DiskFacts, Job, JobKind, Observation, RunState, Size
+from controller.chain.opened import Opened, OpenedImage
 from controller.chain.outcome import Outcome, fits, outcome
 from controller.chain.steps import Discard, Pivot, Record, RecordWhy, SpellOut, StartMerge, Step, Take
 from tests.chain.builders import CAPACITY, TARGET
@@ -145,8 +146,16 @@ class Machine:
             sizes={key: Size(self.storage[key].allocation, CAPACITY) for key in self.chain},
         )
 
-    def observe(self) -> Observation:
-        """All that the planner is told."""
+    def observe(self, *, asked: bool = False) -> Observation:
+        """All that the planner is told; ``asked``: QEMU's own word included."""
+        found = self._observe()
+        if not asked:
+            return found
+        images = tuple(OpenedImage(key.removeprefix("file:"), "qcow2") for key in self.chain)
+        opened = Opened(images, frozenset(one.name for one in images))
+        return replace(found, disks={TARGET: replace(found.disks[TARGET], opened=opened)})
+
+    def _observe(self) -> Observation:
         return Observation(
             uuid="u",
             name="web-1",

@@ -8,7 +8,7 @@ import pytest
 from lxml import etree
 
 from controller.chain.disk import ChainEnd, Disk, Layer
-from controller.chain.explicit import NotThePrefix, is_short, is_started_short, spelled_out
+from controller.chain.explicit import NotThePrefix, is_short, is_started_short, made_true, spelled_out
 from controller.chain.observation import DiskFacts
 from controller.chain.parse import parse_domain
 from controller.chain.source import Host, Source
@@ -148,3 +148,45 @@ def test_a_definition_with_more_layers_is_left_alone() -> None:
     longer = spelled_out(definition(NBD[0]), disk(*NBD))
     with pytest.raises(NotThePrefix):
         spelled_out(longer, disk(*NBD[:2]))
+
+
+# A2: a definition that libvirt left as it was before a take or a merge.
+
+OVERLAY = Layer(Source.file("/images/web-1.vda.varve-0f3a.qcow2"), "qcow2")
+BASE = Layer(Source.file("/images/base.raw"), "raw")
+OLD = """<domain type='qemu'><name>web-1</name><uuid>0a4f4f0e-5f1c-4e0e-9a53-0c9fd1a3c001</uuid><devices>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2' cache='none'/>
+<source file='/images/web-1.qcow2'/><target dev='vda' bus='virtio'/><serial>s1</serial></disk>
+<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/other'/>
+<target dev='vdb'/></disk>
+</devices></domain>"""
+
+
+@pytest.mark.parametrize("chain", [(OVERLAY, FILE), (OVERLAY, FILE, BASE), (rbd("o1"), FILE, BASE), (FILE,)])
+@pytest.mark.parametrize("end", list(ChainEnd))
+def test_a2_a_definition_is_made_true(chain: tuple[Layer, ...], end: ChainEnd) -> None:
+    after = made_true(OLD, "vda", chain, end=end, leaving=())
+    before, found = parse_domain(OLD), parse_domain(after)
+    mended = found.disk("vda")
+    assert mended is not None
+    assert mended.layers == chain
+    assert mended.end is (ChainEnd.KNOWN if chain[-1].format == "raw" else end)
+    assert found.disk("vdb") == before.disk("vdb")
+    assert "cache" in after
+    assert "<serial>s1</serial>" in after
+    assert made_true(after, "vda", chain, end=end, leaving=()) == after
+
+
+def test_a2_layers_that_were_merged_away_are_replaced() -> None:
+    longer = made_true(OLD, "vda", (OVERLAY, FILE, BASE), end=ChainEnd.KNOWN, leaving=())
+    after = made_true(longer, "vda", (FILE, BASE), end=ChainEnd.KNOWN, leaving=[OVERLAY])
+    found = parse_domain(after).disk("vda")
+    assert found is not None
+    assert found.layers == (FILE, BASE)
+
+
+def test_a1_a_definition_that_names_another_image_stays() -> None:
+    with pytest.raises(NotThePrefix, match=r"web-1\.qcow2, which somebody wants"):
+        made_true(OLD, "vda", (OVERLAY, BASE), end=ChainEnd.KNOWN, leaving=())
+    with pytest.raises(NotThePrefix, match="no disk vdz"):
+        made_true(OLD, "vdz", (FILE,), end=ChainEnd.KNOWN, leaving=())

@@ -180,4 +180,23 @@ def test_unflushed() -> None:
 )
 @pytest.mark.parametrize("kind", list(K))
 def test_unsettled(kind: OperationKind, found: Outcome, why: Why, words: tuple[str, ...]) -> None:
-    says(unsettled(found, b.operation(kind, "o1", "o2"), "vda"), why, "disk vda", f"a {kind.value}", *words)
+    says(
+        unsettled(found, b.operation(kind, "o1", "o2"), "web-1", "vda"),
+        why,
+        "disk vda",
+        f"a {kind.value}",
+        *words,
+    )
+
+
+@pytest.mark.parametrize("kind", list(K))
+def test_a2_libvirt_out_of_step(kind: OperationKind) -> None:
+    """A2: what to do is a stop and a start, in words that can be copied."""
+    found = unsettled(Outcome.OUT_OF_STEP, b.operation(kind, "o1", "o2"), "web 1", "vda")
+    says(found, Why.OUT_OF_STEP, "disk vda", "/images/o1", "virsh shutdown 'web 1'", "Do not migrate")
+
+
+def test_a2_a_machine_that_libvirt_lost() -> None:
+    """A2: it must not be started before somebody has looked."""
+    found = unsettled(Outcome.LOST_TRACK, b.operation(K.ACTIVE_COMMIT, "o1", "o2"), "web-1", "vda")
+    says(found, Why.OUT_OF_STEP, "do not start it", "docs/operations.md", "/images/o1", "/images/o2")

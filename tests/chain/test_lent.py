@@ -8,6 +8,7 @@ from controller.chain.desired import Placement
 from controller.chain.guards import Why, lent_guard
 from controller.chain.journal import DiskJournal, Journal, OperationKind, Removal
 from controller.chain.journal_codec import decode, encode
+from controller.chain.opened import Opened, OpenedImage
 from controller.chain.outcome import abandoned, settled
 from controller.chain.planner import plan
 from controller.chain.source import Source
@@ -37,8 +38,25 @@ def test_one_that_is_merged_away_is_forgotten(merged: list[str]) -> None:
 
 
 def test_a_take_that_did_not_happen_leaves_nothing_to_remove() -> None:
-    operation = b.operation(OperationKind.TAKE, "spare", "base", lent=True)
-    assert abandoned(b.record(operation=operation), operation) == DiskJournal("vda")
+    """The mark says that this very QEMU got the call, and QEMU says that it does not use the place."""
+    operation = b.operation(OperationKind.TAKE, "spare", "base", lent=True, process="p1")
+    found = b.facts(b.disk("base"), opened=Opened((OpenedImage("/images/base"),)))
+    assert abandoned(b.record(operation=operation), operation, found) == DiskJournal("vda")
+
+
+@pytest.mark.parametrize(
+    ("process", "opened"),
+    [("", Opened((OpenedImage("/images/base"),))), ("p1", Opened(problem="no monitor")), ("p1", None)],
+)
+def test_a2_a_lent_place_that_may_hold_what_the_guest_wrote_stays_claimed(
+    process: str, opened: Opened | None
+) -> None:
+    """It is not given back, so nobody formats it, and the inventory says why."""
+    operation = b.operation(OperationKind.TAKE, "spare", "base", lent=True, process=process)
+    record = abandoned(b.record(operation=operation), operation, b.facts(b.disk("base"), opened=opened))
+    (left,) = record.removals
+    assert left.left
+    assert [layer.key for layer in record.layers] == [b.key("spare")]
 
 
 def test_one_that_somebody_took_out_is_forgotten() -> None:

@@ -9,7 +9,8 @@ import pytest
 from controller.chain.disk import ChainEnd, Disk, Mirror
 from controller.chain.journal import Operation, OperationKind, Removal
 from controller.chain.observation import DiskFacts, Job, JobKind
-from controller.chain.outcome import Outcome, abandoned, fits, outcome, settled
+from controller.chain.opened import Opened, OpenedImage
+from controller.chain.outcome import Outcome, abandoned, asks_qemu, fits, outcome, real_chain, settled
 from tests.chain import builders as b
 
 K, E = OperationKind, ChainEnd
@@ -39,6 +40,45 @@ def unknown_end(*names: str) -> Disk:
     return b.disk(*names, end=E.UNKNOWN)
 
 
+def in_qemu(*names: str) -> Opened:
+    images = tuple(OpenedImage(f"/images/{name}", "qcow2") for name in names)
+    return Opened(images, frozenset(image.name for image in images))
+
+
+SWITCHING = Mirror("active-commit", ready=False, source_key=b.key("a"), switching=True)
+PIVOTING = replace(ACTIVE, pivoting=True)
+
+A2: list[tuple[str, Operation, DiskFacts, Outcome]] = [
+    ("pull, QEMU did", PULL, b.facts(b.disk(*OLD), opened=in_qemu("c", "base")), Outcome.OUT_OF_STEP),
+    (
+        "pivot, QEMU switched",
+        ACTIVE,
+        b.facts(b.disk(*OLD, mirror=SWITCHING), opened=in_qemu("a", "base")),
+        Outcome.OUT_OF_STEP,
+    ),
+    (
+        "a mirror without a job",
+        ACTIVE,
+        b.facts(b.disk(*OLD, mirror=SWITCHING), opened=in_qemu(*OLD)),
+        Outcome.OUT_OF_STEP,
+    ),
+    (
+        "abort taken for a pivot",
+        ACTIVE,
+        b.facts(b.disk("a", "base"), opened=in_qemu(*OLD)),
+        Outcome.OUT_OF_STEP,
+    ),
+    ("pivot, machine lost", PIVOTING, b.facts(None, inactive=as_persistent(*OLD)), Outcome.LOST_TRACK),
+    ("stopped before the pivot", ACTIVE, b.facts(None, inactive=as_persistent(*OLD)), Outcome.UNDONE),
+    (
+        "no mirror, all copied",
+        ACTIVE,
+        b.facts(b.disk(*OLD), job=Job(JobKind.ACTIVE_COMMIT, 10, 10)),
+        Outcome.READY,
+    ),
+    ("pivot, half", PIVOTING, b.facts(b.disk("a", "base"), inactive=as_persistent(*OLD)), Outcome.HALF),
+]
+
 TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
     # Take: a job never belongs to it, so it is never running or ready.
     ("take, overlay on top", TAKE, b.facts(b.disk("new", *OLD)), Outcome.DONE),
@@ -58,7 +98,20 @@ TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
     ("take, machine off, as before", TAKE, b.facts(None, inactive=as_persistent(*OLD)), Outcome.UNDONE),
     ("take, somebody else's overlay, end unknown", TAKE, b.facts(unknown_end("x")), Outcome.UNKNOWN),
     ("take, disk gone", TAKE, b.facts(None), Outcome.DIVERGED),
+    # A2: libvirtd died between QEMU's answer and its own note.
+    ("take, QEMU has it", TAKE, b.facts(b.disk(*OLD), opened=in_qemu("new", *OLD)), Outcome.OUT_OF_STEP),
+    ("take, QEMU has it not", TAKE, b.facts(b.disk(*OLD), opened=in_qemu(*OLD)), Outcome.UNDONE),
+    ("take, QEMU cannot be asked", TAKE, b.facts(b.disk(*OLD), opened=Opened(problem="no")), Outcome.UNDONE),
+    # A1: seen in the live chain once, it is a take.
+    (
+        "take, another image stored",
+        TAKE,
+        b.facts(b.disk("new", *OLD), inactive=as_persistent("reinstalled")),
+        Outcome.DONE,
+    ),
     # commit
+    ("commit, QEMU did", COMMIT, b.facts(b.disk(*OLD), opened=in_qemu("c", "base")), Outcome.OUT_OF_STEP),
+    ("commit, QEMU did not", COMMIT, b.facts(b.disk(*OLD), opened=in_qemu(*OLD)), Outcome.UNDONE),
     ("commit, job", COMMIT, b.facts(b.disk(*OLD), job=running(JobKind.COMMIT)), Outcome.RUNNING),
     ("commit, gone from both", COMMIT, b.facts(b.disk("c", "base")), Outcome.DONE),
     ("commit, gone, end unknown", COMMIT, b.facts(unknown_end("c", "base")), Outcome.DONE),
@@ -118,6 +171,7 @@ TABLE: list[tuple[str, Operation, DiskFacts, Outcome]] = [
     ("pull, kept gone", PULL, b.facts(b.disk("x", "base")), Outcome.DIVERGED),
     ("pull, end unknown", PULL, b.facts(unknown_end("c")), Outcome.UNKNOWN),
     ("pull, kept hidden", PULL, b.facts(unknown_end("x")), Outcome.UNKNOWN),
+    *A2,
 ]
 
 
@@ -134,6 +188,7 @@ def test_every_kind_has_every_outcome_that_it_can_have() -> None:
         (K.TAKE, Outcome.READY),
         (K.COMMIT, Outcome.READY),
         (K.PULL, Outcome.READY),
+        *((kind, Outcome.LOST_TRACK) for kind in K if kind is not K.ACTIVE_COMMIT),
     }
     covered = {(operation.kind, expected) for _, operation, _, expected in TABLE}
     assert covered == {(kind, found) for kind in K for found in Outcome} - impossible
@@ -209,16 +264,78 @@ def test_an_image_that_varve_did_not_make_is_never_removed() -> None:
 
 
 def test_what_a_failed_take_may_have_left_is_removed() -> None:
-    left = abandoned(b.record(*POINTS, operation=TAKE), TAKE)
+    left = abandoned(b.record(*POINTS, operation=TAKE), TAKE, b.facts(b.disk(*OLD)))
     assert (left.operation, left.points, left.removals) == (
         None,
         POINTS,
-        (Removal(b.layer("new"), since=TAKE.begun),),
+        (Removal(b.layer("new"), since=TAKE.begun, attempted=True),),
     )
+
+
+@pytest.mark.parametrize(
+    ("operation", "found", "run"),
+    [
+        ("", b.facts(b.disk(*OLD), run="7", opened=in_qemu(*OLD)), ""),
+        ("7", b.facts(b.disk(*OLD), run="7", opened=in_qemu(*OLD)), ""),
+        ("7", b.facts(b.disk(*OLD), run="7", opened=Opened(problem="no monitor")), "7"),
+        (
+            "7",
+            b.facts(b.disk(*OLD), run="7", opened=replace(in_qemu(*OLD), files=frozenset({"/images/new"}))),
+            "7",
+        ),
+        ("7", b.facts(b.disk(*OLD), run="8"), ""),
+        ("7", b.facts(None, inactive=as_persistent(*OLD)), ""),
+    ],
+    ids=["old record", "not open", "cannot be asked", "open, in no disk", "another run", "off"],
+)
+def test_a2_an_overlay_waits_for_the_end_of_the_run_that_may_have_it_open(
+    operation: str, found: DiskFacts, run: str
+) -> None:
+    begun = replace(TAKE, run=operation)
+    (left,) = abandoned(b.record(operation=begun), begun, found).removals
+    assert (left.attempted, left.run, left.left) == (True, run, "")
+
+
+@pytest.mark.parametrize(
+    ("operation", "found", "asks"),
+    [
+        (TAKE, b.facts(b.disk(*OLD)), True),
+        (replace(TAKE, run="7"), b.facts(b.disk(*OLD), run="7"), True),
+        (replace(TAKE, run="7"), b.facts(b.disk(*OLD), run="8"), False),
+        (TAKE, b.facts(b.disk(*OLD), opened=in_qemu(*OLD)), False),
+        (TAKE, b.facts(None, inactive=as_persistent(*OLD)), False),
+        (COMMIT, b.facts(b.disk(*OLD)), True),
+        (COMMIT, b.facts(b.disk("c", "base")), False),
+        (ACTIVE, b.facts(b.disk("a", "base")), True),
+        (PIVOTING, b.facts(b.disk("a", "base")), False),
+        (ACTIVE, b.facts(b.disk(*OLD, mirror=SWITCHING)), True),
+        (ACTIVE, b.facts(mirrored("a", ready=True), job=running(JobKind.ACTIVE_COMMIT)), False),
+    ],
+)
+def test_a2_qemu_is_asked_only_where_libvirt_may_be_wrong(
+    operation: Operation, found: DiskFacts, asks: bool
+) -> None:
+    assert asks_qemu(operation, found, outcome(operation, found)) is asks
+
+
+@pytest.mark.parametrize(
+    ("operation", "found", "expected"),
+    [
+        (TAKE, b.facts(b.disk(*OLD), opened=in_qemu("new", *OLD)), ("new", *OLD)),
+        (ACTIVE, b.facts(b.disk(*OLD), opened=in_qemu("a", "base")), ("a", "base")),
+        (ACTIVE, b.facts(b.disk("a", "base"), opened=in_qemu(*OLD)), OLD),
+        (COMMIT, b.facts(b.disk("c", "base")), ("c", "base")),
+        (TAKE, b.facts(b.disk(*OLD), opened=in_qemu("stranger", "new", *OLD)), ()),
+    ],
+)
+def test_a2_the_chain_that_the_definition_must_name(
+    operation: Operation, found: DiskFacts, expected: tuple[str, ...]
+) -> None:
+    assert [one.key for one in real_chain(operation, found)] == [b.key(name) for name in expected]
 
 
 @pytest.mark.parametrize("begun", [COMMIT, ACTIVE, PULL])
 def test_a_failed_merge_removes_nothing(begun: Operation) -> None:
-    left = abandoned(b.record(*POINTS, operation=begun), begun)
+    left = abandoned(b.record(*POINTS, operation=begun), begun, b.facts(b.disk(*OLD)))
     assert (left.operation, left.removals, left.images) == (None, (), b.record(*POINTS).images)
     assert [point.overlay for point in left.points] == [point.overlay for point in POINTS]

@@ -21,7 +21,7 @@ MERGE = ["read", "definitions", "surroundings", "referrers", "set_metadata", "re
 """Look; who else uses the images, what libvirt keeps of them and how much is free; who else names them in a
 header; the intent; look again; the call."""
 
-PIVOT = ["read", "pivot"]
+PIVOT = ["set_metadata", "read", "pivot"]
 END = ["read", "set_metadata", "definitions", "referrers", "remove_image", "set_metadata"]
 """See what came of it; record it; who else uses the image; remove it; record that."""
 

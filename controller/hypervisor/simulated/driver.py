@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from controller.chain.observation import JobKind, RunState
+from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
@@ -19,6 +20,7 @@ from controller.hypervisor.driver import (
     Facts,
     JobStatus,
     LayerStats,
+    Opened,
     Pool,
     Removal,
     Running,
@@ -29,12 +31,14 @@ from controller.hypervisor.errors import (
     NotExaminable,
     NotFound,
     NotRemovable,
+    NotRunning,
     OperationFailed,
     Unreachable,
     Unsupported,
 )
 from controller.hypervisor.simulated import blockjobs, definition, metadata, snapshot
 from controller.hypervisor.simulated.faults import Killed, Side
+from controller.hypervisor.simulated.image import absolute_name
 from controller.hypervisor.simulated.machine import Machine
 
 if TYPE_CHECKING:
@@ -208,6 +212,28 @@ class SimulatedDriver:
             if not self._host.storage_daemon:
                 raise NotExaminable(NO_STORAGE_DAEMON)
             return self._host.storage.examine(source)
+
+    async def present(self, source: Source) -> bool | None:
+        """Whether the storage has it, where libvirt could tell."""
+        async with self._call("present", changing=False, source=source.key):
+            if not self._host.storage_daemon:
+                return None
+            self._host.storage.require_listing(source)
+            return self._host.storage.present(source)
+
+    async def opened(self, uuid: str) -> Opened:
+        """The images of each disk as QEMU has them."""
+        async with self._call("opened", changing=False, uuid=uuid):
+            process = self._apart_from_pulls(uuid).process
+            if process is None:
+                raise NotRunning("Requested operation is not valid: domain is not running", code=55)
+            disks = {
+                disk.target: tuple(
+                    OpenedImage(absolute_name(node.image.source), node.image.format) for node in disk.nodes
+                )
+                for disk in process.disks.values()
+            }
+            return Opened(disks, frozenset(one.name for chain in disks.values() for one in chain))
 
     async def pool(self, name: str) -> Pool:
         """A pool that a test put into ``host.pools``."""

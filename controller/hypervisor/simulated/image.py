@@ -219,6 +219,11 @@ class Storage:
             if source.key.startswith(beginning):
                 raise error
 
+    def present(self, source: Source) -> bool | None:
+        """Whether there is such an image; None where libvirt has no notion of a place."""
+        place = source.type == "file" or source.protocol in self.drivers
+        return source.key in self.images if place else None
+
     def remove(self, source: Source) -> Removal:
         """Unlink through the storage API. Running processes keep what they hold open; nothing else does."""
         removable_from(source)
