@@ -75,6 +75,8 @@ class DiskFacts:
     """By layer identity (:attr:`Layer.key`)."""
     run: str = ""
     """Which QEMU runs the disk; see :attr:`DomainDefinition.run`. Empty when the machine is off."""
+    stop_is_known: bool = False
+    """The machine is off, and libvirt knows how that came about: it was there when QEMU ended."""
     opened: Opened | None = None
     """What QEMU says that it has open. None: it was not asked."""
 

@@ -171,7 +171,8 @@ def _merge_outcome(operation: Operation, facts: DiskFacts, chain: Disk) -> Outco
     if not _is_as_before(operation, chain):
         return Outcome.DIVERGED
     if facts.live is None:
-        return Outcome.LOST_TRACK if operation.pivoting else Outcome.UNDONE
+        lost = operation.pivoting and not facts.stop_is_known
+        return Outcome.LOST_TRACK if lost else Outcome.UNDONE
     opened = facts.opened
     done = opened is not None and all(opened.writes_to(one.source) is False for one in operation.merged)
     return (

@@ -64,9 +64,6 @@ from controller.chain.upkeep import upkeep
 
 NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
 
-_MOST_TRIES = 8
-"""After so many failures the next try to remove an image is the last: some two minutes."""
-
 
 def plan(observation: Observation, wants: Iterable[Want], circumstances: Circumstances) -> Plan:
     """Plan one domain. The same arguments always give the same plan."""
@@ -354,7 +351,7 @@ class _DiskPlanner:
         if self.observation.in_use_elsewhere is None:
             return DiskPlan(facts.target, wants_usage=True)
         tries = self.circumstances.discard_tries.get(due[0].layer.key, 0)
-        return self._do(Discard(facts.target, due[0], last=tries >= _MOST_TRIES))
+        return self._do(Discard(facts.target, due[0], tries))
 
     def _may_go(self, removal: Removal, facts: DiskFacts) -> bool:
         """Nothing is known against removing this image. The QEMU that may have it open lives as long as its

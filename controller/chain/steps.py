@@ -97,8 +97,18 @@ class Discard:
 
     target: str
     removal: Removal
-    last: bool = False
-    """Its storage has not let it go for long: when it does not now, it is left."""
+    tries: int = 0
+    """How often that has failed."""
+
+    @property
+    def refused_for_long(self) -> bool:
+        """Its storage has refused for a quarter of a minute: when it does now, the image is left."""
+        return self.tries >= 4
+
+    @property
+    def open_for_long(self) -> bool:
+        """Somebody has had it open for some two minutes: when he has now, it is left."""
+        return self.tries >= 8
 
 
 @dataclass(frozen=True)

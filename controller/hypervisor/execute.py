@@ -250,7 +250,8 @@ class Executor:
             except NotRemovable as error:
                 left = error.message
             except (StillOpen, OperationFailed) as error:
-                if not step.last:
+                given_up = step.open_for_long if isinstance(error, StillOpen) else step.refused_for_long
+                if not given_up:
                     raise
                 left = error.message
         record = self._journal.disk(step.target)
@@ -267,7 +268,7 @@ class Executor:
         try:
             await self._last.refuse_if_used(source)
         except Refused as error:
-            if not step.last or error.why is not Why.IMAGE_PROTECTED:
+            if not step.open_for_long or error.why is not Why.IMAGE_PROTECTED:
                 raise
             return str(error)
         empty = not step.removal.attempted or await self._last.is_empty(step.target, source)

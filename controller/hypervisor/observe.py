@@ -242,6 +242,7 @@ def _disk(
         job=Job(job.kind, job.current, job.end) if job else None,
         sizes=sizes,
         run=live.run if live else "",
+        stop_is_known=live is None and reading.state_reason not in {"", "unknown"},
     )
 
 

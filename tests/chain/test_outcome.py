@@ -69,6 +69,12 @@ A2: list[tuple[str, Operation, DiskFacts, Outcome]] = [
         Outcome.OUT_OF_STEP,
     ),
     ("pivot, machine lost", PIVOTING, b.facts(None, inactive=as_persistent(*OLD)), Outcome.LOST_TRACK),
+    (
+        "pivot, stopped under libvirt's eyes",
+        PIVOTING,
+        b.facts(None, inactive=as_persistent(*OLD), stop_is_known=True),
+        Outcome.UNDONE,
+    ),
     ("stopped before the pivot", ACTIVE, b.facts(None, inactive=as_persistent(*OLD)), Outcome.UNDONE),
     (
         "no mirror, all copied",

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+import subprocess
 
 import pytest
 
 from lab.deadline import wait_until
+from tests.e2e.shop import Shop
 from tests.e2e.stage import Stage, other_class
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
+
+
+def in_the_inventory(shop: Shop, name: str) -> dict[str, str]:
+    """Wait until a Hypervisor lists this image as an orphan."""
+
+    def listed() -> dict[str, str] | None:
+        found = json.loads(shop.kubectl("get", "hypervisors", "-o", "json"))["items"]
+        images = [i for one in found for i in one["status"].get("orphanImages", {}).get("images", ())]
+        return next((image for image in images if image["image"] == name), None)
+
+    return wait_until(listed, timeout=30, what="the image in the inventory", interval=0.2)
 
 
 def test_the_original_image_that_a_pull_leaves_is_in_the_inventory(stage: Stage) -> None:
@@ -20,12 +33,7 @@ def test_the_original_image_that_a_pull_leaves_is_in_the_inventory(stage: Stage)
     points.take("left-by-a-pull", volumeSnapshotClassName="pulls")
     points.delete("left-by-a-pull")
 
-    def listed() -> dict[str, str] | None:
-        found = json.loads(shop.kubectl("get", "hypervisors", "-o", "json"))["items"]
-        images = [i for one in found for i in one["status"].get("orphanImages", {}).get("images", ())]
-        return next((image for image in images if image["image"] == base.name), None)
-
-    image = wait_until(listed, timeout=30, what="the image in the inventory", interval=0.2)
+    image = in_the_inventory(shop, base.name)
     assert (image["domain"], image["disk"]) == (machine.name, "vda")
     assert "did not make" in image["reason"]
     assert image["since"]
@@ -33,4 +41,21 @@ def test_the_original_image_that_a_pull_leaves_is_in_the_inventory(stage: Stage)
     assert "Orphan Images:" in told
     assert base.name in told
     assert "ORPHANS" in shop.kubectl("get", "hypervisors", "-o", "wide")
+    points.check_guest()
+
+
+def test_b7_an_image_that_cannot_be_unlinked_holds_up_nobody(stage: Stage) -> None:
+    """B7: `chattr +i`, a read-only export, root_squash: the merge is done, so the object goes."""
+    machine = stage.machine()
+    points, shop = stage.points(machine), stage.shop
+    points.take("immutable")
+    overlay = machine.chain()[0].source
+    subprocess.run(["chattr", "+i", overlay.name], check=True)
+    try:
+        points.delete("immutable", timeout=120)
+    finally:
+        subprocess.run(["chattr", "-i", overlay.name], check=True)
+    image = in_the_inventory(shop, overlay.name)
+    assert "not permitted" in image["reason"]
+    assert "ImageLeft" in shop.kubectl("get", "events", "-o", "jsonpath={.items[*].reason}")
     points.check_guest()
