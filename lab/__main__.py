@@ -13,6 +13,7 @@ from pathlib import Path
 from lab import process
 from lab.control.binaries import find_binaries
 from lab.errors import LabError
+from lab.hosts.release import RELEASES, Release
 from lab.install import GROUPS, install
 from lab.lab import DISK_KINDS, Lab, default_directory
 from lab.root import become_root
@@ -41,6 +42,13 @@ def _hosts(text: str) -> int:
     return count
 
 
+def _host(text: str) -> tuple[str, str | None]:
+    name, _, release = text.partition("=")
+    if release and release not in RELEASES:
+        raise argparse.ArgumentTypeError(f"unknown release {release!r}; there are: {', '.join(RELEASES)}")
+    return name, release or None
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m lab", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
@@ -48,6 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     up = commands.add_parser("up", help="start a lab; it stays until `down`")
     up.add_argument(
         "--hosts", type=_hosts, default=1, metavar="N", help="libvirt hosts, named a, b … (default: 1)"
+    )
+    up.add_argument(
+        "--host",
+        type=_host,
+        action="append",
+        default=[],
+        metavar="NAME=RELEASE",
+        help=f"one more host, with the libvirtd and QEMU of another Debian: {', '.join(RELEASES)}",
     )
     up.add_argument(
         "--storage", type=_storage, default=[], metavar="LIST", help=f"of: {','.join(_STORAGE)}, or {_ALL}"
@@ -76,6 +92,11 @@ def _prepare(_: argparse.Namespace) -> int:
             install(group)
         except SystemExit as error:  # its tests are skipped and say why
             say(f"no {group}: {error}")
+    for release in RELEASES:
+        try:
+            say(f"Debian {release}: {Release.get(release).root}")
+        except LabError as error:
+            say(str(error))
     return 0
 
 
@@ -88,6 +109,8 @@ def _up(arguments: argparse.Namespace) -> int:
             say(f"control plane: {lab.control_plane().server}")
         for letter in string.ascii_lowercase[: arguments.hosts]:
             say(f"host {letter}: {lab.host(letter).uri}")
+        for name, release in arguments.host:
+            say(f"host {name} ({release or 'as this machine'}): {lab.host(name, release=release).uri}")
         kinds = ["file", *_possible(lab, arguments.storage)]
         for kind in kinds if arguments.machines and arguments.hosts else []:
             machine = lab.host("a").machine(f"{kind}-1", [lab.disk(kind, f"{kind}-1")])

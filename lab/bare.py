@@ -4,6 +4,7 @@ import libvirt
 from lxml import etree
 
 from lab.deadline import wait_until
+from lab.machines.chain import Layer
 from lab.machines.machine import Machine
 from lab.storage.image import ImageSource
 
@@ -22,6 +23,13 @@ def take(machine: Machine, disk: str, overlay: ImageSource) -> None:
         etree.SubElement(element, "driver", type="qcow2")
         element.append(overlay.to_xml())
     machine.domain.snapshotCreateXML(etree.tostring(snapshot, encoding="unicode"), _TAKE)
+
+
+def commit(machine: Machine, disk: str, *, top: Layer, base: Layer) -> None:
+    """Commit frozen layers of the running machine down into `base`."""
+    domain = machine.domain
+    domain.blockCommit(disk, f"{disk}[{base.index}]", f"{disk}[{top.index}]", 0, 0)
+    wait_until(lambda: not domain.blockJobInfo(disk), timeout=30, what="the commit")
 
 
 def commit_active(machine: Machine, disk: str) -> None:

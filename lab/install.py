@@ -2,7 +2,7 @@
 virtualenv.
 
 Some storage servers are big and few people ask for them: their packages are groups of their own, brought when
-the lab is first asked for the server.
+the lab is first asked for the server. So is what makes another release of Debian in a folder.
 
 `python3 lab/install.py` (or `python -m lab.install`) says what is missing, installs it with apt-get,
 through sudo when the caller is not root. What is there is left alone; with nothing missing it needs no root
@@ -48,6 +48,7 @@ FILES = {
 GROUPS = {
     "iscsi": {"tgtd": "tgt", "tgtadm": "tgt"},
     "rbd": {"ceph-mon": "ceph-mon", "ceph-osd": "ceph-osd", "ceph": "ceph-common", "rbd": "ceph-common"},
+    "releases": {"debootstrap": "debootstrap", "chroot": "coreutils"},
 }
 # Services that a package would start at once, on all addresses: the lab starts its own, on loopback.
 _SERVICES = {"tgt": "tgt.service"}

@@ -95,10 +95,14 @@ class Lab:
             self._plane = ControlPlane.start(self._session)
         return self._plane
 
-    def host(self, name: str = "a") -> Host:
-        """The hypervisor of this name (a DNS label), made at the first call."""
+    def host(self, name: str = "a", *, release: str | None = None) -> Host:
+        """The hypervisor of this name (a DNS label), made at the first call.
+
+        `release`: one of lab.hosts.release.RELEASES, for a new one that has that Debian's libvirtd and QEMU.
+        It serves disks that are files. Raises LabError with the reason where it cannot be made.
+        """
         if name not in self._hosts:
-            host = Host.create(self._session, name)
+            host = Host.create(self._session, name, release)
             self._book.equip(host)
             self._hosts[name] = host
         return self._hosts[name]

@@ -2,7 +2,7 @@
 
 Standard library only and run as a script (`python -I namespace.py …`), because it becomes the program by
 exec. libvirt and gluster have their directories compiled in; a bind mount in a private namespace gives every
-lab its own without touching the system's.
+lab its own without touching the system's. With `--root` the program is that of another system in a folder.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 
+_KERNEL = ("/dev", "/proc", "/sys")
+"""What another system needs of the kernel."""
+
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -29,30 +32,67 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _mount(source: str, target: str, flags: int) -> None:
-    code = _libc.mount(source.encode(), target.encode(), None, ctypes.c_ulong(flags), None)
+def _mount(source: str, target: str, flags: int, kind: str | None = None) -> None:
+    encoded = kind.encode() if kind else None
+    code = _libc.mount(source.encode(), target.encode(), encoded, ctypes.c_ulong(flags), None)
     _check(code, f"mount {source} on {target}")
 
 
-def enter(binds: list[tuple[str, str]], hostname: str | None) -> None:
-    """Leave the caller's namespaces and put each source directory over its target. Raises OSError."""
+def _share(root: str, directory: str) -> None:
+    """Show a directory of this system at the same path below `root`, and leave no trace in the folder itself
+    but an empty directory of one name."""
+    above = Path(directory)
+    while not Path(f"{root}{above}").is_dir():
+        above = above.parent
+    if above == Path("/"):
+        above = Path("/", Path(directory).parts[1])
+        Path(f"{root}{above}").mkdir(exist_ok=True)
+    _mount("none", f"{root}{above}", 0, "tmpfs")
+    Path(f"{root}{directory}").mkdir(parents=True, exist_ok=True)
+    _mount(directory, f"{root}{directory}", MS_BIND | MS_REC)
+
+
+def enter(
+    binds: list[tuple[str, str]], hostname: str | None, root: str | None = None, shared: str | None = None
+) -> None:
+    """Leave the caller's namespaces and put each source directory over its target. Raises OSError.
+
+    `root`: the targets are below this folder, which becomes the root directory, with the directory `shared`
+    at the path that it has outside.
+    """
     flags = CLONE_NEWNS | (CLONE_NEWUTS if hostname else 0)
     _check(_libc.unshare(flags), "unshare")
     _mount("none", "/", MS_REC | MS_PRIVATE)  # or the mounts below would show up outside
+    for directory in _KERNEL if root else ():
+        _mount(directory, f"{root}{directory}", MS_BIND | MS_REC)
+    if root and shared:
+        _share(root, shared)
     for source, target in binds:
-        Path(target).mkdir(parents=True, exist_ok=True)
-        _mount(source, target, MS_BIND)
+        inside = f"{root or ''}{target}"
+        Path(inside).mkdir(parents=True, exist_ok=True)
+        _mount(source, inside, MS_BIND)
+    if root:
+        os.chroot(root)
+        os.chdir("/")
     if hostname:
         socket.sethostname(hostname)
 
 
-def command(argv: list[str], *, binds: list[tuple[Path, str]], hostname: str | None = None) -> list[str]:
-    """The argument list that runs `argv` in namespaces of its own."""
+def command(
+    argv: list[str],
+    *,
+    binds: list[tuple[Path, str]],
+    hostname: str | None = None,
+    root: Path | None = None,
+    shared: Path | None = None,
+) -> list[str]:
+    """The argument list that runs `argv` in namespaces of its own; see `enter`."""
     own = [sys.executable, "-I", str(Path(__file__).resolve())]
     for source, target in binds:
         own += ["--bind", str(source), target]
-    if hostname:
-        own += ["--hostname", hostname]
+    for option, value in (("--hostname", hostname), ("--root", root), ("--shared", shared)):
+        if value:
+            own += [option, str(value)]
     return [*own, "--", *argv]
 
 
@@ -61,9 +101,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--bind", nargs=2, action="append", default=[], metavar=("SOURCE", "TARGET"))
     parser.add_argument("--hostname")
+    parser.add_argument("--root")
+    parser.add_argument("--shared")
     parser.add_argument("argv", nargs="+")
     arguments = parser.parse_args()
-    enter([(source, target) for source, target in arguments.bind], arguments.hostname)
+    binds = [(source, target) for source, target in arguments.bind]
+    enter(binds, arguments.hostname, arguments.root, arguments.shared)
     os.execvp(arguments.argv[0], arguments.argv)  # noqa: S606 - no shell is the point
 
 

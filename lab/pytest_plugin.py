@@ -14,6 +14,7 @@ from typing import Protocol
 import pytest
 
 from lab.control.plane import ControlPlane
+from lab.errors import LabError
 from lab.hosts.host import Host
 from lab.install import install
 from lab.lab import Lab
@@ -61,6 +62,15 @@ def control_plane(lab: Lab) -> ControlPlane:
 def host(lab: Lab) -> Host:
     """The libvirt host `a`."""
     return lab.host("a")
+
+
+@pytest.fixture(scope="session")
+def trixie(lab: Lab) -> Host:
+    """A host with Debian 13's libvirt and QEMU. Skipped, with the reason, where that cannot be made."""
+    try:
+        return lab.host("trixie", release="trixie")
+    except LabError as error:
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

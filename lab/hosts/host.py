@@ -13,6 +13,7 @@ from lab.deadline import wait_until
 from lab.errors import LabError
 from lab.hosts.glfs_stub import glfs_stub
 from lab.hosts.layout import Layout
+from lab.hosts.release import Release
 from lab.machines.disk import Disk
 from lab.machines.machine import Machine
 from lab.machines.writer import WriterOptions
@@ -30,30 +31,38 @@ libvirt.registerErrorHandler(lambda _context, _error: None, None)
 class Host:
     """An independent hypervisor: own directories, host name, UUID and socket. QEMUs outlive its libvirtd."""
 
-    def __init__(self, session: Session, name: str) -> None:
+    def __init__(self, session: Session, name: str, release: str | None = None) -> None:
         self._session = session
         self._connection: Any = None
         self.name = name
-        self.layout = Layout(session.directory / "hosts" / name)
+        self.release = release
+        self.layout = Layout(session.directory / "hosts" / name, release)
         self.socket = self.layout.socket
         self.uri = f"qemu+unix:///system?socket={self.socket}"
         self.images = self.layout.directory / "images"
 
     @classmethod
-    def create(cls, session: Session, name: str) -> Host:
-        """Make a host and start its libvirtd. `name`: a DNS label."""
-        host = cls(session, name)
+    def create(cls, session: Session, name: str, release: str | None = None) -> Host:
+        """Make a host and start its libvirtd. `name`: a DNS label.
+
+        `release`: one of lab.hosts.release.RELEASES, whose libvirtd and QEMU it has; None: the machine's own.
+        """
+        host = cls(session, name, release)
         host.layout.make()
         host.images.mkdir()
         host.start()
-        session.note(NOTE + name, {"uri": host.uri})
+        session.note(NOTE + name, {"uri": host.uri, "release": release})
         return host
 
     @classmethod
     def attach_all(cls, session: Session) -> list[Host]:
         """The hosts that a lab has."""
-        keys = [key for key in session.state().notes if key.startswith(NOTE)]
-        return [cls(session, key.removeprefix(NOTE)) for key in keys]
+        notes = session.state().notes
+        return [
+            cls(session, key.removeprefix(NOTE), note.get("release"))
+            for key, note in notes.items()
+            if key.startswith(NOTE)
+        ]
 
     # -- libvirtd
 
@@ -64,12 +73,17 @@ class Host:
     def start(self) -> None:
         """Start libvirtd (again) and wait until it answers. Running QEMUs are found by it."""
         libvirtd = ["libvirtd", "-f", "/etc/libvirt/libvirtd.conf", "-p", "/run/libvirt/libvirtd.pid"]
-        self._session.spawn(
-            self._process_name,
-            namespace.command(libvirtd, binds=self.layout.binds(), hostname=f"varve-{self.name}"),
-            log=self.layout.output,
-            env={"LD_PRELOAD": str(glfs_stub())},
+        other = None if self.release is None else Release.get(self.release)
+        command = namespace.command(
+            libvirtd,
+            binds=self.layout.binds(),
+            hostname=f"varve-{self.name}",
+            root=None if other is None else other.root,
+            shared=self._session.directory,
         )
+        # In a release there is no gluster, and no library of the machine's.
+        preload = {"LD_PRELOAD": str(glfs_stub())} if other is None else {}
+        self._session.spawn(self._process_name, command, log=self.layout.output, env=preload)
         wait_until(
             self._connects,
             timeout=_READY_SECONDS,

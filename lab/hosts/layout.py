@@ -45,6 +45,8 @@ class Layout:
     """Paths below one host's directory."""
 
     directory: Path
+    release: str | None = None
+    """The Debian release whose libvirtd and QEMU it has; None: the machine's own."""
 
     @property
     def socket(self) -> Path:
@@ -86,12 +88,18 @@ class Layout:
         (self.directory / "etc" / "qemu.conf").write_text(_QEMU_CONF, encoding="ascii")
         libvirtd = _LIBVIRTD_CONF.format(uuid=uuid.uuid4())
         (self.directory / "etc" / "libvirtd.conf").write_text(libvirtd, encoding="ascii")
-        if _capability_cache().is_dir():
-            shutil.copytree(_capability_cache(), self._capabilities, dirs_exist_ok=True)
+        if self._kept.is_dir():
+            shutil.copytree(self._kept, self._capabilities, dirs_exist_ok=True)
 
     @property
     def _capabilities(self) -> Path:
         return self.directory / "cache" / "qemu" / "capabilities"
+
+    @property
+    def _kept(self) -> Path:
+        """In the lab's cache. libvirt names an entry after QEMU's path, which is the same in all releases."""
+        suffix = f"-{self.release}" if self.release else ""
+        return cache.cache_directory() / f"qemu-capabilities{suffix}"
 
     def keep_capabilities(self) -> None:
         """Put what libvirtd has probed into the cache: the probe takes seconds.
@@ -100,21 +108,16 @@ class Layout:
         otherwise.
         """
         fresh = {path.name for path in self._capabilities.glob("*.xml")}
-        known = {path.name for path in _capability_cache().glob("*.xml")}
-        if fresh and any(_differs(name, self._capabilities) for name in fresh | known):
-            incoming = _capability_cache().with_name(f"qemu-capabilities-{uuid.uuid4().hex}")
+        known = {path.name for path in self._kept.glob("*.xml")}
+        if fresh and any(_differs(self._capabilities / name, self._kept / name) for name in fresh | known):
+            incoming = self._kept.with_name(f"{self._kept.name}-{uuid.uuid4().hex}")
             shutil.copytree(self._capabilities, incoming)
-            shutil.rmtree(_capability_cache(), ignore_errors=True)
+            shutil.rmtree(self._kept, ignore_errors=True)
             try:
-                incoming.rename(_capability_cache())
+                incoming.rename(self._kept)
             except OSError:  # another lab did the same at this moment: theirs is as good
                 shutil.rmtree(incoming)
 
 
-def _capability_cache() -> Path:
-    return cache.cache_directory() / "qemu-capabilities"
-
-
-def _differs(name: str, capabilities: Path) -> bool:
-    ours, kept = capabilities / name, _capability_cache() / name
+def _differs(ours: Path, kept: Path) -> bool:
     return not (ours.exists() and kept.exists() and ours.read_bytes() == kept.read_bytes())
