@@ -102,6 +102,20 @@ class MissingCapability(ApiModel):
     brought_by: str = Field(max_length=256, description="The package or version that brings it.")
 
 
+class KnownFault(ApiModel):
+    """Something that these versions of libvirt and QEMU do wrong, and what is not done because of it."""
+
+    name: str = Field(min_length=1, max_length=64, description="The fault's name.")
+    of: str = Field(
+        min_length=1, max_length=64, description="What has it: the product and its version, if that is known."
+    )
+    fact: str = Field(max_length=512, description="What goes wrong.")
+    limit: int | None = Field(
+        default=None, ge=1, description="The most that is allowed, whatever any class says, if it is a limit."
+    )
+    therefore: str = Field(max_length=256, description="What varve does, or leaves, because of it.")
+
+
 class OrphanImage(ApiModel):
     """An image that left its chain and is still there."""
 
@@ -146,6 +160,11 @@ class HypervisorStatus(ApiModel):
     )
     missing: tuple[MissingCapability, ...] = Field(
         default=(), max_length=16, description="What was asked for and is not there, in alphabetical order."
+    )
+    known_faults: tuple[KnownFault, ...] = Field(
+        default=(),
+        max_length=16,
+        description="Known faults of these versions; a version that is not told counts as having them all.",
     )
     orphan_images: OrphanImages | None = Field(
         default=None, description="Images that varve left and no chain uses; absent when there are none."

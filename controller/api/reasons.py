@@ -93,7 +93,11 @@ class Reason(StrEnum):
         "NotConverging",
         "The guest writes faster than its layer is committed: that was given up, and is tried again later.",
     )
-    CHAIN_TOO_LONG = "ChainTooLong", "The chain has as many layers as maxLayers allows; a new point waits."
+    CHAIN_TOO_LONG = (
+        "ChainTooLong",
+        "The chain has as many layers as maxLayers or this libvirt allows, or too many for its machine to "
+        "start again.",
+    )
     FAILED = "Failed", "A call to the hypervisor failed; the message quotes it, and it is tried again."
 
     # A person is needed.

@@ -104,7 +104,8 @@ class VolumeSnapshotClassSpec(SpecModel):
         ge=2,
         le=200,
         description="Images in a chain, base and active layer included: a new point beyond waits. libvirt "
-        "itself stops at 200.",
+        "itself stops at 200, and some versions much earlier: status.knownFaults of the Hypervisor has the "
+        "limit that holds whatever is written here.",
     )
     min_free_bytes: Bytes = Field(
         default=1073741824,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.chain.convergence import Progress
+from controller.chain.gate import UNKNOWN, Gate
 from controller.chain.guards import Blocked
 from controller.chain.observation import JobKind
 
@@ -34,6 +35,8 @@ class Circumstances:
     """Facts of the moment that a plan depends on."""
 
     now: datetime
+    gate: Gate = UNKNOWN
+    """The known faults of the hypervisor."""
     merge_slots: int = 1_000_000
     """How many more merges may run on this hypervisor now."""
     holds: Mapping[str, Hold] = field(default_factory=dict)

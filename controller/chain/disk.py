@@ -119,6 +119,8 @@ class DomainDefinition:
     libvirtd is started anew, and is another one in every later run that follows without a restart of
     libvirtd. After such a restart numbers may come again: another id proves another QEMU, the same id proves
     nothing."""
+    machine: str = ""
+    """The type of the machine (``pc-q35-10.0``), or empty."""
 
     def disk(self, target: str) -> Disk | None:
         """The disk with this target device, or None."""

@@ -65,6 +65,8 @@ class DiskForecast:
     """Images whose bytes come back: an upper bound, for the layers overlap."""
     blocked: Blocked | None = None
     """Why nothing is done now although something is to be done."""
+    too_long: Blocked | None = None
+    """Why the machine may not start again with the chain that this disk has."""
 
 
 def forecast(
@@ -94,7 +96,7 @@ def forecast(
         takes = [want for want in mine if want.owner in pending and not (want.adopt or want.suspended)]
         record = observation.journal.disk(disk.target)
         merging = Merging(observation, facts, facts.chain, record, mine, circumstances)
-        disks.append(_disk(merging, takes, disk))
+        disks.append(replace(_disk(merging, takes, disk), too_long=disk.too_long))
     return tuple(disks)
 
 

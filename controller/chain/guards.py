@@ -12,14 +12,12 @@ from shlex import quote
 
 from controller.chain.desired import Policy
 from controller.chain.disk import Disk
+from controller.chain.gate import Gate
 from controller.chain.journal import Operation
 from controller.chain.observation import DiskFacts, JobKind, Observation, RunState
 from controller.chain.outcome import Outcome
 from controller.chain.same_location import difference
 from controller.chain.source import Source
-
-DEEPEST = 200
-"""Layers that libvirt opens at most (measured: code 84 beyond)."""
 
 
 class Why(StrEnum):
@@ -64,6 +62,8 @@ class Blocked:
 
     why: Why
     message: str
+    ends: bool = False
+    """What ends it is under way: no person is needed, whatever ``why`` says."""
 
     @property
     def passing(self) -> bool:
@@ -117,9 +117,11 @@ def io_error_guard(observation: Observation) -> Blocked | None:
     )
 
 
-def pull_guard(observation: Observation, target: str) -> Blocked | None:
-    """While a disk is pulled its machine is left alone: QEMU 7.2 can crash when its block nodes are asked
-    about or changed just as a pull ends (measured; ADR 6)."""
+def pull_guard(observation: Observation, target: str, gate: Gate) -> Blocked | None:
+    """While a disk is pulled its machine is left alone, unless its QEMU is known to be safe: 7.2 can crash
+    when its block nodes are asked about or changed just as a pull ends (measured; ADR 6)."""
+    if gate.may_watch_pulls(observation.machine):
+        return None
     pulled = sorted(
         facts.target
         for facts in observation.disks.values()
@@ -192,23 +194,6 @@ def foreign_job_guard(facts: DiskFacts) -> Blocked | None:
         Why.FOREIGN_BLOCK_JOB,
         f"a {kind} job that varve did not start runs on disk {facts.target}; it is left alone, and the work "
         f"goes on when it has ended (virsh blockjob shows it)",
-    )
-
-
-def depth_guard(chain: Disk, policy: Policy) -> Blocked | None:
-    """Is there room for one more layer, by the class and by libvirt?"""
-    if len(chain.layers) >= DEEPEST:
-        return Blocked(
-            Why.CHAIN_TOO_LONG,
-            f"disk {chain.target} has {len(chain.layers)} layers, and libvirt opens no chain of more than "
-            f"{DEEPEST}; delete points that are not needed",
-        )
-    if len(chain.layers) < policy.max_layers:
-        return None
-    return Blocked(
-        Why.CHAIN_TOO_LONG,
-        f"disk {chain.target} has {len(chain.layers)} layers and the class allows {policy.max_layers}; "
-        f"delete points that are not needed, or raise maxLayers",
     )
 
 

@@ -9,6 +9,7 @@ from shlex import quote
 from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
+from controller.chain.gate import UNKNOWN, Gate
 from controller.chain.guards import Blocked, Why, unasked
 from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind
@@ -28,6 +29,7 @@ class MergeCase:
     choice: Choice
     policy: Policy
     wants: tuple[Want, ...] = ()
+    gate: Gate = UNKNOWN
 
     @property
     def writes_to(self) -> int | None:
@@ -40,7 +42,7 @@ MergeGuard = Callable[[MergeCase], Blocked | None]
 
 def alone_guard(case: MergeCase) -> Blocked | None:
     """No pull begins beside another job of the same machine; see :func:`pull_guard`."""
-    if case.choice.first is not OperationKind.PULL:
+    if case.choice.first is not OperationKind.PULL or case.gate.may_watch_pulls(case.observation.machine):
         return None
     others = case.observation.disks.values()
     beside = sorted(one.target for one in others if one.job is not None and one.target != case.facts.target)

@@ -83,7 +83,9 @@ class Merging:
             hold = self._commit_hold
             if hold is not None and choice.first is OperationKind.ACTIVE_COMMIT:
                 return hold.blocked
-            return merge_verdict(MergeCase(self.observation, self.facts, self.chain, choice, policy, wants))
+            gate = self.circumstances.gate
+            case = MergeCase(self.observation, self.facts, self.chain, choice, policy, wants, gate)
+            return merge_verdict(case)
 
         return divide(span, ways, verdict)
 

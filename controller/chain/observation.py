@@ -131,6 +131,8 @@ class Observation:
     domain_job: str = ""
     """A domain-wide job (migration, save …) that runs, or empty."""
     paused_by_io_error: bool = False
+    machine: str = ""
+    """The type of the running machine (``pc-q35-10.0``), or empty."""
 
     @property
     def active(self) -> bool:

@@ -42,6 +42,7 @@ def parse_domain(xml: str) -> DomainDefinition:
     uuid, name = root.findtext("uuid"), root.findtext("name")
     if not uuid or not name:
         raise ParseError("domain XML has no name or no UUID")
+    kind = root.find("os/type")
     journal = root.find(f"metadata/{{{JOURNAL_NAMESPACE}}}*")
     return DomainDefinition(
         uuid=uuid.strip(),
@@ -49,6 +50,7 @@ def parse_domain(xml: str) -> DomainDefinition:
         disks=tuple(_disk(element) for element in root.iterfind("devices/disk")),
         journal_xml=None if journal is None else etree.tostring(journal, encoding="unicode", with_tail=False),
         run=root.get("id", ""),
+        machine="" if kind is None else kind.get("machine", ""),
     )
 
 

@@ -73,6 +73,8 @@ class DiskPlan:
     """What became of a take needs to be asked of QEMU itself."""
     merging: bool = False
     """It is a merge, and needs to know what libvirt keeps of the images as well."""
+    too_long: Blocked | None = None
+    """Why the machine may not start again with the chain that this disk has."""
     spare: int = 0
     """Bytes that such a merge has to leave free; unless 0, it needs to know how much there is."""
 

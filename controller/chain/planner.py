@@ -15,6 +15,7 @@ from controller.chain.adoption import adopted, refusing
 from controller.chain.approval import approved
 from controller.chain.circumstances import Circumstances
 from controller.chain.convergence import endless
+from controller.chain.depth import depth_guard, too_long
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import is_early, noted
@@ -23,7 +24,6 @@ from controller.chain.guards import (
     Blocked,
     Why,
     definition_guard,
-    depth_guard,
     disk_guard,
     domain_guard,
     dwindling_guard,
@@ -82,7 +82,7 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
             replace(circumstances, merge_slots=slots),
         )
         found = refusing(planner.plan(), planner.record, planner.wants, planner.facts)
-        found = apart(found, disks)
+        found = replace(apart(found, disks), too_long=planner.too_long())
         slots -= isinstance(found.step, StartMerge)
         disks.append(found)
     return Plan(
@@ -118,6 +118,12 @@ class _DiskPlanner:
         if self.record.operation is not None:
             return self._see_through(facts, self.record.operation)
         return self._record(facts, chain) or self._go_on(facts, chain)
+
+    def too_long(self) -> Blocked | None:
+        """What is the matter with the chain as it is, whatever is wanted."""
+        if self.facts is None or ownership_guard(self.observation) is not None:
+            return None
+        return too_long(self.observation, self.facts, self.record, self.wants, self.circumstances.gate)
 
     def _go_on(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
         obstacle = foreign_job_guard(facts)
@@ -315,7 +321,8 @@ class _DiskPlanner:
         """Where the overlay goes, or what is against it."""
         named = self._overlay(facts, chain, want)
         overlay = None if named is None else named.layer
-        obstacle = depth_guard(chain, want.policy)
+        going = sum(span.bottom - span.top for span in ranges(chain, self.record, self.wants))
+        obstacle = depth_guard(facts, chain, want.policy, self.circumstances.gate, going=going)
         if overlay is not None and obstacle is None:
             obstacle = room_guard(self.observation, overlay.source, want.policy)
         if overlay is not None and obstacle is None and want.placement.target is not None:
@@ -396,7 +403,8 @@ class _DiskPlanner:
         )
 
     def _domain_obstacle(self, facts: DiskFacts) -> Blocked | None:
-        return domain_guard(self.observation) or pull_guard(self.observation, facts.target)
+        gate = self.circumstances.gate
+        return domain_guard(self.observation) or pull_guard(self.observation, facts.target, gate)
 
     def _held(self, target: str) -> Blocked | None:
         hold = self.circumstances.holds.get(target)

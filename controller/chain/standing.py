@@ -53,12 +53,21 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
         blocked = disk.staying.get(want.owner) or blocked
     if state is State.LOST:
         blocked = _lost(want, record, facts, point, spoiled=spoiled)
-    if state is State.HELD and blocked is None:
-        blocked = elsewhere_next(observation, facts)
+    if state is State.HELD:
+        blocked = _of_a_held_one(blocked, disk) or elsewhere_next(observation, facts)
     hidden = state is State.LEAVING and (point is None or has_point(point, chain) is None)
     if blocked is None and (state is State.UNKNOWN or hidden):
         blocked = out_of_sight(facts)
     return Standing(want, state, point=point, frozen=frozen, operation=mine, blocked=blocked)
+
+
+def _of_a_held_one(blocked: Blocked | None, disk: DiskPlan) -> Blocked | None:
+    """What a point that is there has to tell: not that another one is not taken."""
+    if blocked is not None and blocked.why is Why.CHAIN_DIVERGED:
+        return blocked
+    if disk.too_long is not None:
+        return disk.too_long
+    return None if blocked is not None and blocked.why is Why.CHAIN_TOO_LONG else blocked
 
 
 def _as_is(record: DiskJournal, facts: DiskFacts) -> DiskJournal:

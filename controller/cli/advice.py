@@ -75,6 +75,8 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
     Reason.STORAGE_UNREACHABLE: ("Mend the storage that the message names; it is asked again.",),
     Reason.CHAIN_TOO_LONG: (
         "Delete points that nobody needs (varve tree), or raise maxLayers of the class.",
+        "Where the message names libvirt, maxLayers does not help: docs/operations.md, A chain that does not "
+        "start again.",
     ),
     Reason.FAILED: (_TELL,),
     Reason.INVALID_SPEC: ("Write what the message says, in a new object where the field is immutable.",),

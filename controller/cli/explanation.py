@@ -53,6 +53,8 @@ class Explanation(Report):
     blocked: tuple[str, ...] = ()
     """What the steps of the plan wait for, as ``reason: message``."""
     to_do: tuple[str, ...] = ()
+    known_faults: tuple[str, ...] = ()
+    """What the hypervisor's versions do wrong, and what is not done because of it."""
 
 
 def report(found: Explained, chain: VolumeChain | None = None) -> Explanation:
@@ -78,6 +80,15 @@ def report(found: Explained, chain: VolumeChain | None = None) -> Explanation:
         if standing is not Standing.READY or found is chain
         else (),
         to_do=_to_do(found, chain, standing, ready),
+        known_faults=_known_faults(found),
+    )
+
+
+def _known_faults(found: Explained) -> tuple[str, ...]:
+    faults = found.status.known_faults if isinstance(found, Hypervisor) else ()
+    return tuple(
+        f"{one.name} of {one.of}{f', limit {one.limit}' if one.limit else ''}: {one.fact}; so {one.therefore}"
+        for one in faults
     )
 
 
@@ -152,6 +163,7 @@ def page(found: Explanation) -> Page:
         rows.append(("chain", line(found.chain)))
     rows += [("plan waits" if at == 0 else "", line(text)) for at, text in enumerate(found.blocked)]
     rows += [("to do" if at == 0 else "", line((text, Role.CODE))) for at, text in enumerate(found.to_do)]
+    rows += [("known fault" if at == 0 else "", line(text)) for at, text in enumerate(found.known_faults)]
     blocks: tuple[Block, ...] = (facts(rows),)
     return (Section(title, blocks),)
 

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from controller.chain.gate import Gate, gate
 from controller.chain.observation import JobKind, Observation, RunState
 from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
@@ -130,7 +131,7 @@ class Removal(StrEnum):
 
 @dataclass(frozen=True)
 class Facts:
-    """What the daemon says of itself, found by asking (never by comparing versions)."""
+    """What the daemon says of itself. Capabilities are found by asking, never by comparing versions."""
 
     libvirt_version: str
     qemu_version: str
@@ -140,6 +141,11 @@ class Facts:
     and ``storage-…`` for each type of storage pool."""
     flags_asked: bool = True
     """There was a domain to ask with: a flag that is not in ``capabilities`` is not known to the daemon."""
+
+    @property
+    def gate(self) -> Gate:
+        """The known faults of these versions: of what cannot be asked for."""
+        return gate(self.libvirt_version, self.qemu_version)
 
 
 @dataclass(frozen=True)

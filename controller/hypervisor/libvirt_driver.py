@@ -303,6 +303,8 @@ class LibvirtDriver:
         def resize_to_itself(domain: libvirt.virDomain) -> None:
             # Somebody may have grown the disk since it was read: the old size would cut the new end off.
             reading.refuse_beside_a_pull(domain)
+            if not reading.may_be_measured(domain.connect(), domain.XMLDesc(0)):
+                raise OperationFailed(f"the pull of {target} cannot be flushed: {reading.NOT_MEASURED}")
             now = domain.blockInfo(target)[0]
             if now != capacity:
                 raise OperationFailed(f"disk {target} has {now} bytes now, not {capacity}: read it again")

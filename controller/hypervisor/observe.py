@@ -210,6 +210,7 @@ def _facts(reading: DomainReading, identities: Collection[str]) -> Observation:
         foreign_owner=foreign,
         domain_job=reading.job_active,
         paused_by_io_error=reading.paused_by_io_error,
+        machine=live.machine if live else "",
     )
 
 

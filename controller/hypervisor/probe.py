@@ -47,8 +47,8 @@ def probe(connection: libvirt.virConnect) -> Facts:
     """Ask for versions, host name and capabilities."""
     flags = _flags(connection)
     return Facts(
-        libvirt_version=_version(connection.getLibVersion()),
-        qemu_version=_version(connection.getVersion()),
+        libvirt_version=version(connection.getLibVersion()),
+        qemu_version=version(connection.getVersion()),
         hostname=connection.getHostname(),
         capabilities=frozenset(
             [*(flags or ()), *_domain_capabilities(connection), *_storage_capabilities(connection)]
@@ -57,7 +57,7 @@ def probe(connection: libvirt.virConnect) -> Facts:
     )
 
 
-def _version(number: int) -> str:
+def version(number: int) -> str:
     """libvirt's 1,000,000 × major + 1,000 × minor + release as text."""
     return f"{number // 1_000_000}.{number // 1_000 % 1_000}.{number % 1_000}"
 

@@ -12,7 +12,9 @@ from collections.abc import Collection, Iterator, Mapping
 import libvirt
 from lxml import etree
 
+from controller.chain.gate import TABLE, Fault, Gate, gate
 from controller.chain.observation import JobKind, RunState
+from controller.hypervisor import probe
 from controller.hypervisor.driver import BlockJob, DomainReading, DomainRef, LayerStats
 from controller.hypervisor.errors import Busy
 
@@ -34,6 +36,13 @@ _STATES = {
     libvirt.VIR_DOMAIN_CRASHED: (RunState.OTHER, "VIR_DOMAIN_CRASHED_"),
     libvirt.VIR_DOMAIN_PMSUSPENDED: (RunState.OTHER, "VIR_DOMAIN_PMSUSPENDED_"),
 }
+SHORT = min(row.limit for row in TABLE if row.fault is Fault.STATS_DEPTH and row.limit)
+"""Chains of up to so many images may be measured whatever the version."""
+
+NOT_MEASURED = (
+    "QEMU cannot be asked for sizes, because this libvirt would lose the machine: a chain of it is too long "
+    "(docs/operations.md, section A chain that does not start again)"
+)
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)
 _LIVE = re.compile(r"\s*(?:<!--.*?-->\s*)?<domain\s[^>]*\bid=", re.DOTALL)
 
@@ -92,7 +101,8 @@ def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
 
 
 def read_domain(connection: libvirt.virConnect, uuid: str, *, sizes: bool) -> DomainReading:
-    """Read one domain; see :meth:`controller.hypervisor.driver.Driver.read`. No sizes while a disk is pulled.
+    """Read one domain; see :meth:`controller.hypervisor.driver.Driver.read`. No sizes where asking for them
+    does harm (:mod:`controller.chain.gate`): while a disk is pulled, or of a chain that is too long.
 
     Jobs are asked for before the XML: libvirt changes the chain before it forgets the job, so an answer "no
     job" means that the XML read after it shows how the job ended. The run is fenced by the domain's id, which
@@ -115,10 +125,11 @@ def _read_once(connection: libvirt.virConnect, uuid: str, *, sizes: bool) -> Dom
     job_active = ""
     stats: tuple[LayerStats, ...] = ()
     if active:
-        disks = _targets(domain.XMLDesc(0))
+        first = domain.XMLDesc(0)
+        disks = _targets(first)
         job_active = _domain_job(domain)
         jobs = _jobs(domain, disks)
-        if sizes and not _pulled(jobs):
+        if sizes and may_be_measured(connection, first, pulled=_pulled(jobs)):
             stats = _layer_stats(connection, domain)
     xml = domain.XMLDesc(0)
     persistent = bool(domain.isPersistent())
@@ -143,20 +154,50 @@ def _read_once(connection: libvirt.virConnect, uuid: str, *, sizes: bool) -> Dom
     )
 
 
+def gate_of(connection: libvirt.virConnect) -> Gate:
+    """The known faults of the versions that are installed now."""
+    return gate(probe.version(connection.getLibVersion()), probe.version(connection.getVersion()))
+
+
+def may_be_measured(connection: libvirt.virConnect, xml: str, *, pulled: Collection[str] = ()) -> bool:
+    """Whether QEMU may be asked for the statistics of the machine with this live definition. The versions are
+    asked for only where they matter."""
+    root = etree.fromstring(xml.encode(), _PARSER)
+    longest = max((_length(disk) for disk in root.iterfind("devices/disk")), default=0)
+    if not pulled and longest <= SHORT:
+        return True
+    found = gate_of(connection)
+    safe = not pulled or found.may_watch_pulls(_machine(xml))
+    return safe and longest <= found.deepest_measured
+
+
+def _machine(xml: str) -> str:
+    """The type of the machine."""
+    kind = etree.fromstring(xml.encode(), _PARSER).find("os/type")
+    return "" if kind is None else kind.get("machine", "")
+
+
+def _length(disk: etree._Element) -> int:
+    """Images of the chain that a ``<disk>`` shows."""
+    return sum(1 for element in disk.iter("disk", "backingStore") if element.find("source") is not None)
+
+
 def refuse_beside_a_pull(domain: libvirt.virDomain, *, pulling: bool = False) -> None:
     """Raise Busy while a pull runs on any disk of the domain (``pulling``: any job).
 
     QEMU 7.2 crashes when query-named-block-nodes or query-blockstats meets the end of a pull, whatever disk
     they were meant for (measured: in 11 of 12 runs for a snapshot of another disk, never beside a commit).
     libvirt sends them for sizes, at the start of a snapshot or commit and at the end of a commit, so nothing
-    of this may happen on a machine while one of its disks is pulled.
+    of this may happen on a machine while one of its disks is pulled. A machine whose QEMU is known not to
+    crash is let through.
     """
     try:
-        jobs = _jobs(domain, _targets(domain.XMLDesc(0))) if domain.isActive() else {}
+        xml = domain.XMLDesc(0) if domain.isActive() else ""
+        jobs = _jobs(domain, _targets(xml)) if xml else {}
     except _Moved:
         raise Busy("the machine is stopping or changing its disks") from None
     busy = set(jobs) if pulling else _pulled(jobs)
-    if busy:
+    if busy and not gate_of(domain.connect()).may_watch_pulls(_machine(xml)):
         raise Busy(
             f"a job runs on disk {', '.join(sorted(busy))}: nothing else is done to this machine before it "
             "has ended, because QEMU can crash at the end of a pull that is not alone"
@@ -220,9 +261,12 @@ def _layer_stats(connection: libvirt.virConnect, domain: libvirt.virDomain) -> t
 
 def completed_requests(connection: libvirt.virConnect, uuid: str) -> dict[str, int]:
     """How many requests of the guest QEMU has completed since the start, by target. Does not wait for I/O
-    (measured: 2 to 25 ms while a server hangs). Raises Busy beside a pull, whose end it must not meet."""
+    (measured: 2 to 25 ms while a server hangs). Raises Busy where asking does harm: beside a pull, whose end
+    it must not meet, and with a chain that is too long."""
     domain = connection.lookupByUUIDString(uuid)
     refuse_beside_a_pull(domain)
+    if not may_be_measured(connection, domain.XMLDesc(0)):
+        raise Busy(NOT_MEASURED)
     found = {}
     for _, record in connection.domainListGetStats([domain], libvirt.VIR_DOMAIN_STATS_BLOCK, 0):
         for number in range(int(record.get("block.count", 0))):

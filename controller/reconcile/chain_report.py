@@ -35,7 +35,7 @@ from controller.chain.forecast import DiskForecast, Foreseen, ForeseenKind
 from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, Drift, Operation, Owner, Point
 from controller.chain.observation import DiskFacts, Observation
-from controller.reconcile.report import NEEDS_A_PERSON, RESOLVED, RUNNING, operation_status
+from controller.reconcile.report import RESOLVED, RUNNING, needs_a_person, operation_status
 
 _LAYER_BYTES, _STEP_BYTES, _DRIFT_LENGTH = 56 << 10, 28 << 10, 4096
 """Of the lists in a status, as JSON: an object stays far below 100 KiB, however long the names are."""
@@ -162,9 +162,11 @@ def _verdict(state: State, reason: Reason, message: str, *, in_sync: Truth = Tru
 
 
 def _verdict_of(operation: Operation | None, ahead: DiskForecast, drift: Drift | None, live: Disk) -> Verdict:
-    blocked = ahead.blocked
+    blocked = ahead.blocked or ahead.too_long
+    if ahead.too_long is not None and not ahead.too_long.ends:
+        blocked = ahead.too_long
     if blocked is not None:
-        state = State.STALLED if blocked.why in NEEDS_A_PERSON else State.WAITING
+        state = State.STALLED if needs_a_person(blocked) else State.WAITING
         return _verdict(state, Reason(blocked.why.value), blocked.message, in_sync=Truth.FALSE)
     if drift is not None:
         text = (

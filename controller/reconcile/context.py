@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from controller.chain.gate import UNKNOWN, Gate
 from controller.hypervisor.host import Host
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import Raw
@@ -39,6 +40,12 @@ class Context:
     """Says that a run of this key is about to read everything: earlier wake-ups need no other run."""
     whole_fleet: bool = True
     """False when other processes handle other hypervisors: what is not here may be there."""
+
+    def gate(self, hypervisor: str) -> Gate:
+        """The known faults of a hypervisor; of one that was never connected, all."""
+        host = self.hosts.get(hypervisor)
+        facts = host.status.facts if host is not None else None
+        return UNKNOWN if facts is None else facts.gate
 
     def learn(self, before: Snapshot, raw: Raw) -> None:
         """Take in what a request of our own returned of an object.

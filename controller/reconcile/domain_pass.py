@@ -168,6 +168,7 @@ class DomainPass:
         policies = self._chains.policies(self._key, observation.name)
         circumstances = Circumstances(
             now=self._context.now(),
+            gate=self._context.gate(self._key.hypervisor),
             merge_slots=self._slots(),
             holds=ledger.holds(self._key),
             progress=ledger.watch(self._key, observation),

@@ -17,12 +17,14 @@ from controller.api.hypervisor import (
     DomainCounts,
     Hypervisor,
     HypervisorStatus,
+    KnownFault,
     MissingCapability,
     OrphanImage,
     OrphanImages,
 )
 from controller.api.reasons import Reason
 from controller.api.uri import InvalidURIError, parse_uri
+from controller.chain.gate import Gate
 from controller.hypervisor import needs
 from controller.hypervisor.driver import Event, Facts
 from controller.hypervisor.host import Connector, Host, HostStatus
@@ -133,6 +135,7 @@ def hypervisor_status(
         else DomainCounts(total=len(domains), running=sum(domain.active for domain in domains)),
         capabilities=tuple(sorted(facts.capabilities))[:_MOST_CAPABILITIES] if facts else before.capabilities,
         missing=_missing(facts) if facts else before.missing,
+        known_faults=_known_faults(facts.gate) if facts else before.known_faults,
         orphan_images=before.orphan_images if orphans is None else _orphan_images(orphans),
     )
 
@@ -140,6 +143,19 @@ def hypervisor_status(
 def _missing(facts: Facts) -> tuple[MissingCapability, ...]:
     found = needs.missing(facts.capabilities, asked=facts.flags_asked)
     return tuple(MissingCapability(name=name, without=text, brought_by=by) for name, text, by in found)
+
+
+def _known_faults(gate: Gate) -> tuple[KnownFault, ...]:
+    return tuple(
+        KnownFault(
+            name=row.fault.value,
+            of=gate.version_of(row.product),
+            fact=row.fact,
+            limit=row.limit,
+            therefore=row.therefore,
+        )
+        for row in gate.rows
+    )
 
 
 def _orphan_images(orphans: Sequence[Orphan]) -> OrphanImages | None:

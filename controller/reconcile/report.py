@@ -40,8 +40,15 @@ NEEDS_A_PERSON = {
     Why.LAYER_NOT_FOUND,
     Why.LAYER_AMBIGUOUS,
     Why.LAYER_ACTIVE,
+    Why.CHAIN_TOO_LONG,
 }
 """What does not pass by itself: Stalled, with what to do in the message."""
+
+
+def needs_a_person(blocked: Blocked) -> bool:
+    """Whether somebody must do something."""
+    return blocked.why in NEEDS_A_PERSON and not blocked.ends
+
 
 _KINDS = {
     journal.OperationKind.TAKE: (OperationKind.TAKE, Reason.TAKING, "a new layer is being put on top"),
@@ -81,7 +88,7 @@ def verdict_of(standing: plan.Standing) -> Verdict:
     if standing.state is plan.State.HELD:
         return _held(standing)
     if blocked is not None:
-        state = State.STALLED if blocked.why in NEEDS_A_PERSON else State.WAITING
+        state = State.STALLED if needs_a_person(blocked) else State.WAITING
         return _verdict(state, Reason(blocked.why.value), blocked.message, in_sync=_in_sync(standing))
     reason = Reason.TAKING if standing.state is plan.State.TAKING else Reason.PENDING
     return _verdict(State.PROGRESSING, reason, "the point is about to be taken", in_sync=Truth.FALSE)
@@ -91,6 +98,9 @@ def _held(standing: plan.Standing) -> Verdict:
     blocked = standing.blocked
     if blocked is not None and blocked.why is Why.CHAIN_DIVERGED:
         return _verdict(State.STALLED, Reason.CHAIN_DIVERGED, blocked.message, in_sync=Truth.FALSE)
+    if blocked is not None and blocked.why is Why.CHAIN_TOO_LONG:  # the point is well, its machine is not
+        state = State.STALLED if needs_a_person(blocked) else State.WAITING
+        return _verdict(state, Reason.CHAIN_TOO_LONG, blocked.message, in_sync=Truth.TRUE)
     where = f"the point is held by {standing.frozen.source.uri}" if standing.frozen else "the point is held"
     if blocked is not None and blocked.why is Why.DEFINITION_DIFFERS:
         fact = Fact(Truth.FALSE, Reason.DEFINITION_DIFFERS, blocked.message)
@@ -120,7 +130,7 @@ def _deleting(standing: plan.Standing) -> Verdict:
             State.DELETING, Reason.REMOVING, blocked.message if blocked else text, in_sync=Truth.TRUE
         )
     if blocked is not None:
-        state = State.DELETING_STALLED if blocked.why in NEEDS_A_PERSON else State.DELETING
+        state = State.DELETING_STALLED if needs_a_person(blocked) else State.DELETING
         return _verdict(state, Reason(blocked.why.value), blocked.message, in_sync=Truth.FALSE)
     return _verdict(
         State.DELETING, Reason.DELETING, "the layer is about to be merged away", in_sync=Truth.FALSE
@@ -262,7 +272,7 @@ def _error(verdict: Verdict, before: SnapshotError | None, now: datetime) -> Sna
 
 def blocked_verdict(blocked: Blocked, *, deleting: bool) -> Verdict:
     """A verdict for an object that was not planned for, from the words of a guard."""
-    person = blocked.why in NEEDS_A_PERSON
+    person = needs_a_person(blocked)
     if deleting:
         state = State.DELETING_STALLED if person else State.DELETING
     else:

@@ -7,11 +7,9 @@ from dataclasses import replace
 import pytest
 
 from controller.api.reasons import Reason
-from controller.chain.desired import Policy
 from controller.chain.disk import ChainEnd, Disk, Layer, Mirror
 from controller.chain.guards import (
     Why,
-    depth_guard,
     disk_guard,
     domain_guard,
     foreign_job_guard,
@@ -114,29 +112,6 @@ def test_foreign_job(mirror: Mirror | None, job: Job | None, words: tuple[str, .
         assert found is None
         return
     says(found, Why.FOREIGN_BLOCK_JOB, "disk vda", "left alone", "virsh blockjob", *words)
-
-
-@pytest.mark.parametrize(("most", "stops"), [(1, True), (2, True), (3, False), (64, False)])
-def test_depth(most: int, *, stops: bool) -> None:
-    found = depth_guard(b.disk("o", "base"), Policy(max_layers=most))
-    if stops:
-        says(
-            found, Why.CHAIN_TOO_LONG, "disk vda", "2 layers", f"allows {most}", "delete points", "maxLayers"
-        )
-    else:
-        assert found is None
-
-
-def test_libvirt_opens_no_deeper_chain() -> None:
-    deep = b.disk(*(f"l{n}" for n in range(200)))
-    says(
-        depth_guard(deep, Policy(max_layers=500)),
-        Why.CHAIN_TOO_LONG,
-        "200 layers",
-        "libvirt",
-        "delete points",
-    )
-    assert depth_guard(b.disk(*(f"l{n}" for n in range(199))), Policy(max_layers=200)) is None
 
 
 def test_overlay_required() -> None:

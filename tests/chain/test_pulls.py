@@ -8,6 +8,7 @@ from datetime import timedelta
 from controller.chain.circumstances import Circumstances
 from controller.chain.cost import Range, choices
 from controller.chain.desired import Direction, Policy
+from controller.chain.gate import UNKNOWN, Gate, gate
 from controller.chain.guards import Why, pull_guard
 from controller.chain.journal import OperationKind
 from controller.chain.observation import Job, JobKind, Observation
@@ -50,12 +51,12 @@ def two_disks(**second: object) -> Observation:
     )
 
 
-def planned(observation: Observation, first: Policy, second: Policy) -> Plan:
+def planned(observation: Observation, first: Policy, second: Policy, found: Gate = UNKNOWN) -> Plan:
     wants = [
         b.want("a", gone_since=LONG_AGO, policy=first),
         b.want("x", gone_since=LONG_AGO, policy=second, target="vdb"),
     ]
-    return plan(observation, wants, Circumstances(now=b.NOW))
+    return plan(observation, wants, Circumstances(now=b.NOW, gate=found))
 
 
 def begun(found: Plan) -> list[OperationKind]:
@@ -90,7 +91,18 @@ def test_nothing_begins_beside_a_pull() -> None:
     assert begun(planned(pulled, COMMITS, COMMITS)) == []
     fresh = plan(pulled, [b.want("new")], Circumstances(now=b.NOW))
     assert fresh.steps == ()
-    blocked = pull_guard(pulled, b.TARGET)
+    blocked = pull_guard(pulled, b.TARGET, UNKNOWN)
     assert blocked is not None
     assert "vdb" in blocked.message
-    assert pull_guard(pulled, "vdb") is None, "a pull is not in its own way"
+    assert pull_guard(pulled, "vdb", UNKNOWN) is None, "a pull is not in its own way"
+
+
+def test_a_qemu_that_is_known_to_be_safe_goes_on() -> None:
+    """A4: the rule is for those that crash; which one a machine runs on, its type must prove."""
+    safe = gate("12.0.0", "10.0.13")
+    pulled = replace(two_disks(job=Job(JobKind.PULL, 1, 9)), machine="pc-q35-10.0")
+    assert begun(planned(pulled, COMMITS, COMMITS, safe)) == [OperationKind.ACTIVE_COMMIT]
+    assert begun(planned(replace(pulled, machine="pc-q35-7.2"), COMMITS, COMMITS, safe)) == []
+    committed = replace(two_disks(job=Job(JobKind.COMMIT, 1, 9)), machine="pc-q35-10.0")
+    assert begun(planned(committed, PULLS, COMMITS, safe)) == [OperationKind.PULL]
+    assert begun(planned(committed, PULLS, COMMITS)) == []

@@ -57,6 +57,9 @@ def pages() -> Iterator[tuple[str, Report, Page]]:
     yield "explain-not-seen", explained, explanation.page(explained)
     explained = explanation.report(hypervisor())
     yield "explain-hypervisor", explained, explanation.page(explained)
+    fault = {"name": "ChainDepth", "of": "libvirt 11.3.0", "limit": 22, "fact": "it starts no longer chain"}
+    explained = explanation.report(hypervisor(knownFaults=[{**fault, "therefore": "none grows longer"}]))
+    yield "explain-known-fault", explained, explanation.page(explained)
     running = progress.report(idle_chain(operation=RUNNING))
     yield "watch", running, progress.page([running, progress.report(chain())])
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from controller.chain.gate import Gate
 from controller.chain.observation import JobKind, RunState
 from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
@@ -146,7 +147,8 @@ class SimulatedDriver:
         async with self._call("facts", changing=False):
             there = self._host.storage.drivers if self._host.storage_daemon else ()
             storage = {f"storage-{driver}" for driver in there}
-            return Facts("9.0.0", "7.2.22", self._host.hostname, CAPABILITIES | storage)
+            versions = self._host.libvirt_version, self._host.qemu_version
+            return Facts(*versions, self._host.hostname, CAPABILITIES | storage)
 
     async def domains(self) -> tuple[DomainRef, ...]:
         """All domains."""
@@ -173,7 +175,7 @@ class SimulatedDriver:
                 persistent=machine.definition is not None,
                 live_xml=pages.live(machine),
                 inactive_xml=pages.inactive(machine),
-                stats=_stats(machine) if sizes else (),
+                stats=_stats(machine, self._host.gate) if sizes else (),
                 jobs={disk.target: job.info() for disk, job in machine.jobs()},
                 paused_by_io_error=process is not None and process.paused_by_io_error,
                 job_active=process.job_active if process else "",
@@ -377,10 +379,12 @@ def _require_lock(holder: str) -> None:
         )
 
 
-def _stats(machine: Machine) -> tuple[LayerStats, ...]:
-    """Measured sizes of every layer that libvirt knows of; none while a pull runs, when asking for them could
-    kill QEMU (measured, 7.2)."""
+def _stats(machine: Machine, gate: Gate) -> tuple[LayerStats, ...]:
+    """Measured sizes of every layer that libvirt knows of; none where the real driver does not ask for them:
+    while a pull runs, which could kill QEMU (measured, 7.2), and of chains that are too long for libvirt."""
     if machine.process is None or any(job.kind is JobKind.PULL for _, job in machine.jobs()):
+        return ()
+    if any(len(disk.nodes) > gate.deepest_measured for disk in machine.process.disks.values()):
         return ()
     return tuple(
         LayerStats(disk.target, node.index, node.allocation, node.image.capacity, node.allocation)

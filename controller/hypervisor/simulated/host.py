@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 
+from controller.chain.gate import Gate, gate
 from controller.chain.source import Source
 from controller.hypervisor.driver import EventSink, JobChanged, JobStatus, Pool
 from controller.hypervisor.errors import Unreachable
@@ -45,6 +46,8 @@ class SimulatedHost(Domains):
         super().__init__(hostname, storage or Storage())
         self.auto = auto
         self.delay = delay
+        self.libvirt_version = "9.0.0"
+        self.qemu_version = "7.2.22"
         self.pools: dict[str, Pool] = {}
         self.storage_daemon = True
         """False: modular daemons without virtstoraged. Machines run, and nothing of storage answers."""
@@ -55,6 +58,11 @@ class SimulatedHost(Domains):
         self.free: dict[str, int] = {}
         """Free bytes by :attr:`Source.home`; what is missing cannot be told."""
         self._unrecorded: list[_Finished] = []
+
+    @property
+    def gate(self) -> Gate:
+        """The known faults of its versions."""
+        return gate(self.libvirt_version, self.qemu_version)
 
     # Connections --------------------------------------------------------------------------------------
 

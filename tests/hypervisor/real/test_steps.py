@@ -14,6 +14,7 @@ from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.hypervisor import errors
 from controller.hypervisor.driver import Driver, JobStatus
+from controller.hypervisor.reading import gate_of
 from lab import Disk
 from lab.pytest_plugin import MachineFactory
 from lab.storage.image import run_qemu_tool
@@ -236,6 +237,9 @@ async def test_a_pull_survives_the_death_of_qemu_after_the_flush(subject: Subjec
 
 async def test_nothing_is_done_to_a_machine_beside_a_pull(subject: Subject) -> None:
     """QEMU 7.2 crashes when its nodes are listed as a pull ends, as libvirt does for all of these."""
+    kind = parse_domain(subject.machine.domain.XMLDesc()).machine
+    if gate_of(subject.machine.host.connection()).may_watch_pulls(kind):
+        pytest.skip("the QEMU of this machine is known to be safe")
     other = Subject(subject.driver, subject.machine, subject.events, target="vdb")
     await other.take()
     subject.fill()

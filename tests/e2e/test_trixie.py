@@ -1,0 +1,103 @@
+"""A hypervisor whose libvirt has a known fault: Debian 13 (A3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from lab import bare
+from lab.controller import hypervisor
+from lab.hosts.host import Host
+from lab.machines.machine import Machine
+from lab.storage.image import ImageSource
+from tests.e2e.stage import Stage
+
+pytestmark = [pytest.mark.real, pytest.mark.cluster]
+
+MOST = 22
+"""Images that libvirt 11.3 starts for certain."""
+RESYNC = 5
+
+
+@pytest.fixture
+def debian(stage: Stage, trixie: Host) -> Iterator[Host]:
+    """Debian 13, as Hypervisor debian; the controller looks at everything every few seconds."""
+    stage.controller.stop()
+    stage.controller.start(f"--resync-seconds={RESYNC}")
+    shop = stage.shop
+    shop.apply(hypervisor("debian", trixie.uri))
+    shop.kubectl("wait", "--for=condition=Ready", "hypervisor/debian", "--timeout=30s")
+    yield trixie
+    shop.clear()
+    shop.kubectl("delete", "hypervisor/debian")
+    stage.controller.stop()
+
+
+def start_again(machine: Machine) -> None:
+    """An orderly stop and start."""
+    machine.destroy()
+    machine.start()
+    machine.wait_writing()
+
+
+def test_every_chain_that_varve_lets_grow_starts_again(stage: Stage, debian: Host) -> None:
+    machine = stage.machine(host=debian)
+    points, shop = stage.points(machine), stage.shop
+    for number in range(MOST - 1):
+        points.take(f"p{number}", rounds=1)
+    shop.snapshot("more", machine.name)
+    message = shop.waits_for("more", "ChainTooLong")
+    assert f"no machine with more than {MOST}" in message
+    assert shop.condition("more", "Stalled")["status"] == "True"
+    assert shop.condition("p0", "Ready")["status"] == "True", "whose point is there has nothing to wait for"
+    assert len(machine.chain()) == MOST
+    machine.destroy()
+    points.verify_shut_off()
+    machine.start()
+    machine.wait_writing()
+    points.check_guest()
+
+    points.delete("p3", timeout=60)
+    shop.ready("more")
+    points.remember("more")
+    start_again(machine)
+    points.verify()
+
+
+def test_a_chain_of_40_is_named_and_can_be_mended(stage: Stage, debian: Host) -> None:
+    machine = stage.machine(host=debian)
+    points, shop = stage.points(machine), stage.shop
+    points.take("mine")
+    for number in range(38):
+        bare.take(machine, "vda", ImageSource.file(debian.images / f"{machine.name}-by-hand-{number}.qcow2"))
+    assert len(machine.chain()) == 40
+
+    message = shop.told("mine", "has 40 images", timeout=3 * RESYNC)["message"]
+    for words in (
+        "before 18 are gone",
+        "shop/mine",
+        "38 layers that are not varve's",
+        "blockcommit",
+    ):
+        assert words in message, message
+    assert shop.condition("mine", "Stalled")["status"] == "True"
+    assert shop.get("mine")["status"]["readyToUse"] is True, "the point itself is there"
+    chains = json.loads(shop.kubectl("get", "vvc", "-o", "json"))["items"]
+    (chain,) = (
+        one for one in chains if one["spec"]["source"].get("domainUUID", machine.uuid) == machine.uuid
+    )
+    conditions = {one["type"]: one for one in chain["status"]["conditions"]}
+    assert (conditions["Stalled"]["status"], conditions["Ready"]["reason"]) == ("True", "ChainTooLong")
+    assert shop.condition("mine", "Ready")["reason"] == "ChainTooLong"
+
+    faults = json.loads(shop.kubectl("get", "hypervisor/debian", "-o", "json"))["status"]["knownFaults"]
+    assert {one["name"]: one.get("limit") for one in faults}["ChainDepth"] == MOST
+
+    by_hand = machine.chain()[1:20]
+    bare.commit(machine, "vda", top=by_hand[0], base=by_hand[-1])
+    shop.ready("mine", timeout=3 * RESYNC)
+    start_again(machine)
+    points.check_guest()
+    assert stage.lab.reader.verify(points.kept["mine"], points.holders()["mine"].source).identical
