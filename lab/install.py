@@ -44,6 +44,14 @@ FILES = {
     "usr/include/libvirt/libvirt.h": "libvirt-dev",
     "usr/lib/*/libc.so": "libc6-dev",
 }
+# The same, of libvirt's drivers that Debian 12 has in libvirt-daemon, and Debian 13 in packages of their own:
+# asked for only when all else is there, so that no package is named that a release does not have.
+_LIBVIRT = "usr/lib/*/libvirt"
+SPLIT = {
+    f"{_LIBVIRT}/connection-driver/libvirt_driver_secret.so": "libvirt-daemon-driver-secret",
+    f"{_LIBVIRT}/connection-driver/libvirt_driver_storage.so": "libvirt-daemon-driver-storage",
+    f"{_LIBVIRT}/storage-backend/libvirt_storage_backend_logical.so": "libvirt-daemon-driver-storage-logical",
+}
 # Group -> command -> package, for what is brought on demand.
 GROUPS = {
     "iscsi": {"tgtd": "tgt", "tgtadm": "tgt"},
@@ -52,6 +60,8 @@ GROUPS = {
 }
 # Services that a package would start at once, on all addresses: the lab starts its own, on loopback.
 _SERVICES = {"tgt": "tgt.service"}
+_ROUNDS = 2
+"""What is split off is looked for when the rest is there."""
 _LOCK_SECONDS = 300  # another apt-get may be at work
 _SEARCH = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin"
 # libvirtd looks this user up before it reads its configuration; the package that makes it brings systemd
@@ -63,8 +73,12 @@ def missing_packages(group: str | None = None) -> list[str]:
     """Debian packages that are needed and not there: those of every lab, or those of one of GROUPS."""
     if group is not None:
         return sorted(_missing_commands(GROUPS[group]))
-    files = {package for pattern, package in FILES.items() if next(Path("/").glob(pattern), None) is None}
-    return sorted(_missing_commands(COMMANDS) | files | _missing_for_python())
+    missing = _missing_commands(COMMANDS) | _missing_files(FILES) | _missing_for_python()
+    return sorted(missing or _missing_files(SPLIT))
+
+
+def _missing_files(files: dict[str, str], root: Path = Path("/")) -> set[str]:
+    return {package for pattern, package in files.items() if next(root.glob(pattern), None) is None}
 
 
 def _missing_commands(commands: dict[str, str]) -> set[str]:
@@ -104,16 +118,20 @@ def install(group: str | None = None) -> None:
 
     Nothing is done and nothing said when it is there. Raises SystemExit with a sentence if it cannot be.
     """
-    packages = missing_packages(group)
-    if packages:
+    for _ in range(_ROUNDS):
+        packages = missing_packages(group)
+        if not packages:
+            break
         if shutil.which("apt-get") is None:
             raise SystemExit(f"lab: this is not Debian; install what it packages as: {' '.join(packages)}")
         purpose = f" (for {group})" if group else ""
         print(f"lab: not installed yet{purpose}: {' '.join(packages)}", file=sys.stderr, flush=True)
         _bring(packages)
-        still = missing_packages(group)
+        still = set(missing_packages(group)) & set(packages)
         if still:
-            raise SystemExit(f"lab: apt-get installed them and yet these are missing: {' '.join(still)}")
+            raise SystemExit(
+                f"lab: apt-get installed them and yet these are missing: {' '.join(sorted(still))}"
+            )
     if _account_is_missing():
         _as_root("groupadd", "--system", "--force", _ACCOUNT)
         _as_root("useradd", "--system", "--gid", _ACCOUNT, "--shell", "/usr/sbin/nologin", _ACCOUNT)

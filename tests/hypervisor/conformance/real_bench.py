@@ -209,9 +209,14 @@ class RealBench(Workbench):
         disk = await self.live(uuid, target)
         wanted = disk.keys[0] if source is None else source.key
         index = next(layer.index for layer in disk.layers if layer.key == wanted)
-        async with self._exported(uuid, f"libvirt-{index}-format") as uri:
+        async with self._exported(uuid, self._node(uuid, index)) as uri:
             # QEMU serves from threads of its own; nothing here is needed for it.
             return self._content("-f", "raw", uri)
+
+    def _node(self, uuid: str, index: int | None) -> str:
+        """QEMU's node of a layer. Newer libvirts make no format node for raw."""
+        there = {node["node-name"] for node in self._qmp(uuid, "query-named-block-nodes", flat=True)}
+        return next(name for kind in ("format", "storage") if (name := f"libvirt-{index}-{kind}") in there)
 
     @contextlib.asynccontextmanager
     async def _exported(self, uuid: str, node: str) -> AsyncIterator[str]:
