@@ -90,7 +90,7 @@ DomainName = Annotated[str, Field(min_length=1, max_length=253, pattern=r"^[^/\x
 DomainUUID = Annotated[str, Field(max_length=36, pattern=UUID_PATTERN)]
 """A domain's UUID as libvirt prints it, in lower case."""
 
-DiskTarget = Annotated[str, Field(max_length=32, pattern=r"^(fd|hd|sd|vd|xvd|ubd)[a-zA-Z0-9_]+$")]
+DiskTarget = Annotated[str, Field(max_length=32, pattern=r"^(fd|hd|sd|vd|xvd|ubd|nvme)[a-zA-Z0-9_]+$")]
 """A disk's target device; the pattern is that of libvirt's own schema (domaincommon.rng, diskTarget)."""
 
 AbsolutePath = Annotated[str, Field(max_length=1024, pattern=r"^/[^\x00-\x1f\x7f]*$")]

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from lxml import etree
 
 from controller.chain.source import Source
+from controller.chain.source_parts import ATTRIBUTES, CHILDREN, Of
 
-_ATTRIBUTES = ("tls", "tlsHostname")
-_ELEMENTS = ("auth", "ssl", "initiator", "config", "reconnect", "timeout")
+_ATTRIBUTES = tuple(name for name, of in ATTRIBUTES.items() if of is Of.SERVER and name != "protocol")
+_ELEMENTS = tuple(name for name, of in CHILDREN.items() if of is Of.SERVER and name != "host")
 
 
 def with_access(target: Source, known: Iterable[Source]) -> Source:

@@ -88,9 +88,10 @@ class Disk:
 
     @property
     def footprints(self) -> frozenset[str]:
-        """What the layers, and the target of a mirror, may share bytes with; see :attr:`Source.footprint`."""
+        """What the layers, their data files and the target of a mirror may share bytes with; see
+        :attr:`Source.footprint`."""
         mirrored = {self.mirror.footprint} if self.mirror and self.mirror.footprint else set()
-        return frozenset(layer.source.footprint for layer in self.layers) | mirrored
+        return frozenset(name for layer in self.layers for name in layer.source.footprints) | mirrored
 
     @property
     def boundaries(self) -> tuple[Boundary, ...]:

@@ -142,13 +142,11 @@ def disk_guard(disk: Disk) -> Blocked | None:
         (disk.device != "disk", f"it is a {disk.device}, not a disk"),
         (disk.readonly, "it is read-only"),
         (disk.shareable, "it is shareable: other machines may write to it at the same time"),
-        (
-            bool(disk.layers) and disk.layers[0].source.element().find("encryption") is not None,
-            "its image is encrypted, and what the guest writes would go unencrypted to the new layer",
-        ),
         (disk.transient, "it is transient: its content is thrown away when the machine stops"),
     ]
     found = [text for fault, text in faults if fault]
+    if disk.layers and not found:
+        found = _source_faults(disk.layers[0].source)
     if not found:
         return None
     return Blocked(
@@ -176,6 +174,22 @@ def definition_guard(observation: Observation, facts: DiskFacts) -> Blocked | No
         f"--xpath {xpath} > {target}.xml && virsh update-device {name} {target}.xml --config. To run what is "
         f"stored: shut the machine down and start it",
     )
+
+
+def _source_faults(source: Source) -> list[str]:
+    """What is against a layer above this image."""
+    served = {"vhostuser", "vhostvdpa"}
+    parts = ", ".join(source.not_understood)
+    faults = [
+        (
+            source.element().find("encryption") is not None,
+            "its image is encrypted, and what the guest writes would go unencrypted to the new layer",
+        ),
+        (source.type in served, f"it is served by another process ({source.type}), where QEMU has no layers"),
+        (source.type == "dir", "it is a directory, not an image"),
+        (bool(parts), f"this version of varve does not know {parts} of its source ({source.uri})"),
+    ]
+    return [text for fault, text in faults if fault]
 
 
 def foreign_job_guard(facts: DiskFacts) -> Blocked | None:

@@ -93,6 +93,27 @@ def read_only_guard(case: MergeCase) -> Blocked | None:
     )
 
 
+def understood_guard(case: MergeCase) -> Blocked | None:
+    """The image that a merge writes to must be one that keeps its data in itself, and be understood. A data
+    file (``<dataStore>``) may be used by others under its own name, with nothing in it that tells."""
+    source = case.chain.layers[case.choice.kept].source
+    data, parts = source.data_file, ", ".join(source.not_understood)
+    if data is not None:
+        return Blocked(
+            Why.UNSUPPORTED_TOPOLOGY,
+            f"the merge would write to {source.uri}, which keeps its data in another file ({data.uri}); varve "
+            f"writes to no such image: let the class merge the other way (merge.direction: Pull), or keep the "
+            f"layer (deletionPolicy: Retain)",
+        )
+    if parts:
+        return Blocked(
+            Why.UNSUPPORTED_TOPOLOGY,
+            f"the merge would write to {source.uri}, and this version of varve does not know {parts} of its "
+            f"source: upgrade the controller, or keep the layer (deletionPolicy: Retain)",
+        )
+    return None
+
+
 def shared_guard(case: MergeCase) -> Blocked | None:
     """Nothing that anybody else reads may change: the target of a commit, nor what stands on it. Whoever
     uses a layer reads all below it, whether libvirt lists that chain or not."""
@@ -100,7 +121,8 @@ def shared_guard(case: MergeCase) -> Blocked | None:
         return None
     elsewhere = case.observation.in_use_elsewhere
     for layer in case.chain.layers[: case.writes_to + 1]:
-        user = elsewhere.get(layer.source.footprint)
+        named = sorted(layer.source.footprints & elsewhere.keys())
+        user = elsewhere[named[0]] if named else None
         if user is not None:
             return Blocked(
                 Why.IMAGE_PROTECTED,
@@ -197,6 +219,7 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
     end_guard,
     protected_guard,
     read_only_guard,
+    understood_guard,
     shared_guard,
     unasked_guard,
     growth_guard,

@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 from lxml import etree
 
-from controller.chain import source_uri
+from controller.chain import source_parts, source_uri
 from controller.chain.address import DEFAULT_PORTS, Host
 
 __all__ = ["DEFAULT_PORTS", "Host", "Source"]
@@ -48,9 +48,11 @@ class Source:
 
     @classmethod
     def from_element(cls, kind: str, element: etree._Element) -> Source:
-        """Keep a copy of ``element`` (a ``<source>``) without libvirt's per-process ``index``."""
+        """Keep a copy of ``element`` (a ``<source>``) without libvirt's per-process ``index``, which a
+        ``<dataStore>`` inside has as well."""
         copy = etree.fromstring(etree.tostring(element, with_tail=False), _PARSER)
-        _drop(copy, "index")
+        for one in copy.iter("source"):
+            _drop(one, "index")
         return cls(kind, etree.tostring(copy, encoding="unicode"))
 
     @classmethod
@@ -116,6 +118,26 @@ class Source:
         """The snapshot of an RBD image that is read instead of the image, otherwise the empty string."""
         found = self._element.find("snapshot")
         return "" if found is None else found.get("name", "")
+
+    @cached_property
+    def data_file(self) -> Source | None:
+        """The image that holds the data of this one (``<dataStore>``, a qcow2 with an external data file)."""
+        store = self._element.find("dataStore")
+        found = None if store is None else store.find("source")
+        if store is None or found is None:
+            return None
+        return Source.from_element(store.get("type", "file"), found)
+
+    @cached_property
+    def footprints(self) -> frozenset[str]:
+        """The footprint of the image and that of its data file, which is written to with it."""
+        data = self.data_file
+        return frozenset({self.footprint}) if data is None else frozenset({self.footprint, data.footprint})
+
+    @property
+    def not_understood(self) -> tuple[str, ...]:
+        """Attributes and children that this version does not know; see :mod:`~controller.chain.source_parts`."""
+        return source_parts.not_understood(self._element)
 
     @cached_property
     def key(self) -> str:
@@ -246,22 +268,19 @@ class Source:
     def beside(self, leaf: str) -> Source | None:
         """The image called ``leaf`` in the same directory, volume or pool on the same server.
 
-        Everything else of the element (hosts, transport, TLS, auth reference) is copied. None when there
-        is no such place: an NBD export, a LUN or a block device has no directory to put a neighbour in.
+        What the server asks for (hosts, transport, TLS, auth reference) is copied, and nothing that is about
+        this one image (:mod:`controller.chain.source_parts`). None when there is no such place: an NBD
+        export, a LUN or a block device has no directory to put a neighbour in.
         """
         if "/" in leaf or leaf in {"", ".", ".."}:
             raise ValueError(f"an image name must be one path component, got {leaf!r}")
         element = self.element()
-        for child in ("slices", "encryption", "reservations", "snapshot"):
-            for found in element.findall(child):
-                element.remove(found)
+        source_parts.take_over(element)
         if self.type == "file":
             element.set("file", posixpath.join(posixpath.dirname(_normal(self.path)), leaf))
-            _drop(element, "startupPolicy")
         elif self.protocol in {"gluster", "rbd"} and "/" in self.name:
             name = self.location if self.protocol == "gluster" else self.name
             element.set("name", posixpath.join(posixpath.dirname(name), leaf))
-            _drop(element, "query")
         else:
             return None
         return Source.from_element(self.type, element)

@@ -114,13 +114,13 @@ class LastLook:
         whatever hosts it names it by."""
         for facts in self._observation.disks.values():
             for chain in (facts.live, facts.inactive):
-                if chain is not None and source.footprint in chain.footprints:
+                if chain is not None and source.footprints & chain.footprints:
                     raise Refused(f"the image is still in the chain of disk {facts.target}")
         elsewhere = self._observation.in_use_elsewhere
         if elsewhere is None:
             raise Stale("who else uses the image was not read")
-        if source.footprint in elsewhere:
-            raise Refused(f"the image is used by {elsewhere[source.footprint]}")
+        if named := sorted(source.footprints & elsewhere.keys()):
+            raise Refused(f"the image is used by {elsewhere[named[0]]}")
         if source.type == "network" and (obstacle := unasked(self._observation, source)):
             raise Refused(obstacle.message, obstacle.why)
         if referrers := await self._driver.referrers(source):

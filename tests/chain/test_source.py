@@ -43,7 +43,7 @@ def test_different_identities_have_different_elements(one: Source, other: Source
 
 
 @given(SOURCES, NAME)
-def test_a_neighbour_differs_in_its_name_only(source: Source, leaf: str) -> None:
+def test_a_neighbour_differs_in_its_name_and_in_what_is_of_one_image(source: Source, leaf: str) -> None:
     beside = source.beside(leaf)
     if beside is None:
         assert source.type != "file"
@@ -57,7 +57,9 @@ def test_a_neighbour_differs_in_its_name_only(source: Source, leaf: str) -> None
     for element in (mine, theirs):
         element.attrib.pop(attribute)
         element.attrib.pop("query", "")
-        for tag in ("slices", "encryption", "reservations", "snapshot"):  # of one image, not of its place
+        element.attrib.pop("startupPolicy", "")
+        # Of one image, not of its place.
+        for tag in ("slices", "encryption", "reservations", "snapshot", "seclabel"):
             for child in element.findall(tag):
                 element.remove(child)
     assert etree.tostring(mine, method="c14n") == etree.tostring(theirs, method="c14n")
