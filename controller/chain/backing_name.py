@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from controller.chain.source import Host, Source
@@ -12,22 +13,45 @@ from controller.chain.source_uri import NotAnImage
 
 _LONGEST = 1023
 """QEMU's limit of the name, bytes (qcow2.txt, backing_file_size)."""
+_URIS = frozenset({"gluster", "nbd", "iscsi", "http", "https", "ftp", "ftps", "ssh", "nfs"})
+"""What QEMU reads as a URI. ``rbd:`` is followed by a name; others it takes for something else."""
+
+_SERVER = r"type|host|port|path"
+_KEYS: dict[str, str] = {
+    "file": r"filename",
+    "host_device": r"filename",
+    "nbd": rf"export|server\.({_SERVER})|path|tls-creds|tls-hostname",
+    "iscsi": r"transport|portal|target|lun|user|password-secret|initiator-name",
+    "rbd": r"pool|namespace|image|server\.\d+\.(host|port)|user|key-secret|auth-client-required\.\d+",
+    "gluster": rf"volume|path|server\.\d+\.({_SERVER})",
+}
+"""By driver of QEMU: what a node may say besides, as a pattern of the whole key. All of it says which image is
+meant or who asks for it. Everything else may mean another content (``snapshot`` and ``conf`` of rbd, ``offset``
+and ``size`` of raw, ``backing``, ``data-file``, ``encrypt``) and is not understood."""
+_RBD_OPTIONS = frozenset({"id", "mon_host", "auth_supported", "key"})
 
 
-def meant(words: str, holder: Source) -> Source | None:
+def meant(words: str, holder: Source, form: str) -> Source | None:
     """The image that a header of ``holder`` names by ``words``, as QEMU reads them; None when that is not one
-    of the ways that are known here."""
+    of the ways that are known here, or when they name more than an image. ``form`` is the format that the
+    header says of it: words that say another are not understood."""
     if len(words) > _LONGEST:
         return None
     try:
         if words.startswith("json:"):
-            node = json.loads(words.removeprefix("json:"))
-            return _node(node) if isinstance(node, dict) else None
+            node = json.loads(words.removeprefix("json:"), object_pairs_hook=_once)
+            return _node(node, form) if isinstance(node, dict) else None
         if words.startswith("rbd:"):
             return _rbd(words.removeprefix("rbd:"))
-        return Source.from_uri(words) if "://" in words else _path(words, holder)
+        return _uri(words) if "://" in words else _path(words, holder)
     except (NotAnImage, ValueError, KeyError, TypeError):
         return None
+
+
+def _uri(words: str) -> Source | None:
+    """A URI of QEMU's own, with one server."""
+    source = Source.from_uri(words)
+    return source if source.protocol in _URIS and len(source.hosts) == 1 else None
 
 
 def _path(words: str, holder: Source) -> Source | None:
@@ -45,7 +69,9 @@ def _path(words: str, holder: Source) -> Source | None:
 def _rbd(words: str) -> Source:
     """``pool/image:option=value…``, with ``\\`` before what is not a separator."""
     plain = words.replace("\\:", "\0").split(":")
-    name, options = plain[0], dict(option.partition("=")[::2] for option in plain[1:])
+    name, options = plain[0], _once(option.partition("=")[::2] for option in plain[1:])
+    if not options.keys() <= _RBD_OPTIONS:
+        raise NotAnImage("an option of rbd that may mean another image")
     hosts = []
     for address in options.get("mon_host", "").replace("\0", ":").replace("\\;", ";").split(";"):
         host, _, port = address.rpartition(":") if ":" in address else (address, "", "")
@@ -54,19 +80,33 @@ def _rbd(words: str) -> Source:
     return Source.network("rbd", name, hosts)
 
 
-def _node(node: Mapping[str, Any]) -> Source | None:
-    """A QEMU block node, nested or with dotted keys."""
-    flat = dict(_flat(node))
-    prefix = "file." if "file.driver" in flat else ""
-    flat = {key.removeprefix(prefix): value for key, value in flat.items() if key.startswith(prefix)}
-    driver = flat.get("driver", "")
+def _node(node: Mapping[str, Any], form: str) -> Source | None:
+    """A QEMU block node, nested or with dotted keys: one of the format, with one of a protocol below it.
+
+    A protocol's node alone is none: QEMU opens it as the format that the header says, and finds no image in
+    it (measured, 7.2).
+    """
+    whole = _once(_flat(node))
+    outer = {key: value for key, value in whole.items() if not key.startswith("file.")}
+    flat = {key.removeprefix("file."): value for key, value in whole.items() if key.startswith("file.")}
+    if outer not in ({}, {"driver": form}):
+        return None
+    driver = flat.pop("driver")
+    if any(re.fullmatch(_KEYS.get(driver, ""), key) is None for key in flat):
+        return None
+    return _image(driver, flat)
+
+
+def _image(driver: str, flat: Mapping[str, str]) -> Source | None:
+    """The image of a protocol's node, whose keys are all known."""
     if driver in {"file", "host_device"}:
-        return Source.file(flat["filename"])
+        return Source.file(flat["filename"]) if flat["filename"].startswith("/") else None
     if driver == "nbd":
-        socket = flat.get("server.path") or flat.get("path")
-        host = Host(transport="unix", socket=socket) if socket else _host(flat, "server.")
+        host = Host(transport="unix", socket=flat["path"]) if "path" in flat else _host(flat, "server.")
         return Source.network("nbd", flat.get("export", ""), [host])
     if driver == "iscsi":
+        if flat.get("transport", "tcp") != "tcp":
+            return None
         name, _, port = flat["portal"].rpartition(":") if ":" in flat["portal"] else (flat["portal"], "", "")
         return Source.network("iscsi", f"{flat['target']}/{flat.get('lun', '0')}", [Host(name, port)])
     count = len({key.split(".")[1] for key in flat if key.startswith("server.")})
@@ -74,13 +114,27 @@ def _node(node: Mapping[str, Any]) -> Source | None:
     if driver == "rbd":
         parts = (flat["pool"], flat.get("namespace", ""), flat["image"])
         return Source.network("rbd", "/".join(part for part in parts if part), hosts)
-    if driver == "gluster":
-        return Source.network("gluster", f"{flat['volume']}/{flat['path'].lstrip('/')}", hosts)
-    return None
+    return Source.network("gluster", f"{flat['volume']}/{flat['path'].lstrip('/')}", hosts)
 
 
 def _host(flat: Mapping[str, str], prefix: str) -> Host:
-    return Host(name=flat.get(f"{prefix}host", ""), port=flat.get(f"{prefix}port", ""))
+    """One server. ``type`` may be left out only by rbd, which has no other than addresses."""
+    kind = flat.get(f"{prefix}type", "inet")
+    if kind == "unix":
+        return Host(transport="unix", socket=flat[f"{prefix}path"])
+    if kind not in {"inet", "tcp"} or f"{prefix}path" in flat:
+        raise NotAnImage("a server of another kind")
+    return Host(name=flat[f"{prefix}host"], port=flat.get(f"{prefix}port", ""))
+
+
+def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A dictionary of pairs whose keys are all different: of two, QEMU may take the other."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise NotAnImage("a key is there twice")
+        found[key] = value
+    return found
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -89,5 +143,7 @@ def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
             yield from _flat(value, f"{prefix}{key}.")
         elif isinstance(value, list):
             yield from _flat({str(number): item for number, item in enumerate(value)}, f"{prefix}{key}.")
-        else:
+        elif isinstance(value, str) or type(value) is int:
             yield f"{prefix}{key}", str(value)
+        else:
+            raise NotAnImage("neither a text nor a whole number")

@@ -242,7 +242,7 @@ def lent_guard(observation: Observation, overlay: Source) -> Blocked | None:
     told from two images.
     """
     claims = observation.claims or {}
-    user = next((claims[name] for name in (overlay.key, overlay.footprint) if name in claims), None)
+    user = next((claims[name] for name in overlay.claimed_as if name in claims), None)
     if user is not None:
         return Blocked(Why.OVERLAY_UNUSABLE, in_use(overlay, user))
     if observation.unasked:

@@ -29,7 +29,7 @@ class Examined:
 
 def fault(found: Examined, overlay: Source, active: Layer, capacity: int) -> str | None:
     """What is wrong with a prepared overlay for a disk of ``capacity`` bytes, or None; for people."""
-    below = meant(found.backing, overlay)
+    below = meant(found.backing, overlay, found.backing_format)
     is_active = below is not None and _is_part(below, active.source)
     named = f"names {found.backing} below it" if found.backing else "names no image below it"
     form = f"says {found.backing_format}" if found.backing_format else "does not say the format"
@@ -47,8 +47,9 @@ def fault(found: Examined, overlay: Source, active: Layer, capacity: int) -> str
 
 
 def _is_part(named: Source, active: Source) -> bool:
-    """The same image, by hosts that the active layer is reached by too (a header may leave them out)."""
-    if named.footprint != active.footprint:
+    """The same image, by hosts that the active layer is reached by too (a header may leave them out). No way
+    is known to name a part of a container, or an image that needs a query."""
+    if named.footprint != active.footprint or active.is_part or active.query:
         return False
     if active.type != "network":
         return True

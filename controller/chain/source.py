@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from urllib.parse import quote
@@ -135,6 +135,12 @@ class Source:
         return frozenset({self.footprint}) if data is None else frozenset({self.footprint, data.footprint})
 
     @property
+    def claimed_as(self) -> tuple[str, ...]:
+        """Names by which somebody else may have a claim to the image: its own, and those of the directories
+        that a local one lies in, because a machine may have one of them as a file system."""
+        return (self.key, *sorted(self.footprints), *_directories(self.path))
+
+    @property
     def not_understood(self) -> tuple[str, ...]:
         """Attributes and children that this version does not know; see :mod:`~controller.chain.source_parts`."""
         return source_parts.not_understood(self._element)
@@ -157,8 +163,7 @@ class Source:
             config = self._element.find("config")
             if not hosts and config is not None:  # then the file says which cluster it is
                 hosts = quote(config.get("file", ""), safe="")
-            query = self._element.get("query", "")
-            suffix = f"?{quote(query, safe=_SAFE + '&')}" if query else ""
+            suffix = f"?{quote(self.query, safe=_SAFE + '&')}" if self.query else ""
             return f"{self.protocol}://{hosts}/{self._image}{suffix}"
         return self._local_key
 
@@ -168,6 +173,16 @@ class Source:
         if self.type == "volume":
             return source_uri.write_volume(self._element.get("pool", ""), self._element.get("volume", ""))
         return f"{self.type}:{self.xml}"
+
+    @property
+    def is_part(self) -> bool:
+        """True when the image is a part of a container (``<slices>``)."""
+        return bool(self._slice)
+
+    @property
+    def query(self) -> str:
+        """The query of an image on HTTP, otherwise the empty string."""
+        return self._element.get("query", "")
 
     @property
     def _slice(self) -> str:
@@ -202,7 +217,7 @@ class Source:
         because the names of its exports are often empty and mostly alike.
         """
         if self.path:
-            return f"file:{_normal(self.path)}"
+            return path_footprint(self.path)
         if self.type != "network":
             return self._local_key
         ports = ""
@@ -301,9 +316,22 @@ class Source:
         return posixpath.basename(_normal(name)) or self.uri
 
 
+def path_footprint(path: str) -> str:
+    """The footprint of whatever lies at a local path."""
+    return f"file:{_normal(path)}"
+
+
 def _drop(element: etree._Element, attribute: str) -> None:
     if attribute in element.attrib:
         del element.attrib[attribute]
+
+
+def _directories(path: str) -> Iterator[str]:
+    """The keys of the directories above a path, the root left out."""
+    parent = posixpath.dirname(_normal(path)) if path.startswith("/") else "/"
+    while parent != "/":
+        yield f"dir:{parent}"
+        parent = posixpath.dirname(parent)
 
 
 def _normal(path: str) -> str:

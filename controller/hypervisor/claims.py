@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from controller.chain.disk import Disk, DomainDefinition, Layer
 from controller.chain.journal_codec import JournalError, decode
+from controller.chain.mentions import mentions
 from controller.chain.observation import Observation
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
@@ -32,17 +33,18 @@ class Claim:
 
 
 def claims(here: Iterable[str], elsewhere: Mapping[str, Iterable[str]]) -> tuple[Claim, ...]:
-    """All claims in the definitions of this hypervisor and of others (by name).
+    """All claims in the definitions of this hypervisor and of others (by name): those of disks and records,
+    and whatever else a definition names.
 
     A record that cannot be read claims nothing: the machine's definition is what is left. Raises ParseError.
     """
     return (
-        *(claim for document in here for claim in _claims(parse_domain(document), "")),
+        *(claim for document in here for claim in _all_claims(document, "")),
         *(
             claim
             for hypervisor, documents in elsewhere.items()
             for document in documents
-            for claim in _claims(parse_domain(document), f" on Hypervisor {hypervisor}")
+            for claim in _all_claims(document, f" on Hypervisor {hypervisor}")
         ),
     )
 
@@ -79,12 +81,12 @@ def users_elsewhere(
         for document in documents:
             if not any(word in document for word in words):
                 continue  # parsing takes a millisecond, and there may be thousands
-            definition = parse_domain(document)
-            found = tuple(_claims(definition, f" on Hypervisor {hypervisor}"))
+            definition, where = parse_domain(document), f" on Hypervisor {hypervisor}"
+            found = tuple(_claims(definition, where))
             named = {claim.name for claim in found if not claim.recorded}
             if definition.uuid == observation.uuid and named <= own:
                 continue
-            for claim in found:
+            for claim in (*found, *_mentioned(document, definition, where)):
                 if claim.name in wanted:
                     users.setdefault(wanted[claim.name], claim.user)
     return users
@@ -108,6 +110,19 @@ def _own_names(observation: Observation) -> set[str]:
     return names
 
 
+def _all_claims(document: str, where: str) -> Iterator[Claim]:
+    """Claims of disks and records first, so that they are what people are told."""
+    definition = parse_domain(document)
+    yield from _claims(definition, where)
+    yield from _mentioned(document, definition, where)
+
+
+def _mentioned(document: str, definition: DomainDefinition, where: str) -> Iterator[Claim]:
+    user = f"the definition of {definition.name}{where}"
+    for name in mentions(document):
+        yield Claim(name, definition.uuid, "", user, recorded=False)
+
+
 def _claims(definition: DomainDefinition, where: str) -> Iterator[Claim]:
     for disk in definition.disks:
         user = f"disk {disk.target} of {definition.name}{where}"
@@ -126,7 +141,7 @@ def _claims(definition: DomainDefinition, where: str) -> Iterator[Claim]:
 def _names(layers: Iterable[Layer]) -> Iterator[str]:
     for layer in layers:
         yield layer.key
-        yield layer.source.footprint
+        yield from layer.source.footprints
 
 
 def _mirrored(disk: Disk) -> Iterator[str]:

@@ -90,9 +90,10 @@ class LastLook:
         claims = await self._fleet.claims(await self._driver.definitions())
         for one in lent:
             source = one.operation.kept.source
+            names = set(source.claimed_as)
             for claim in claims:
                 own = claim.recorded and (claim.uuid, claim.target) == (self._uuid, one.target)
-                if claim.name in {source.key, source.footprint} and not own:
+                if claim.name in names and not own:
                     raise Refused(in_use(source, claim.user), Why.OVERLAY_UNUSABLE)
 
     async def refuse_if_referred(self, operation: Operation) -> None:

@@ -15,6 +15,7 @@ from controller.chain.disk import DomainDefinition
 from controller.chain.journal import Journal, OperationKind
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.marks import parse_mark
+from controller.chain.mentions import mentions
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.opened import Opened as ChainOpened
 from controller.chain.parse import parse_domain
@@ -270,6 +271,9 @@ def _users(documents: Iterable[str], observation: Observation) -> dict[str, str]
             if own:
                 named -= _known(observation, disk.target)
             users |= dict.fromkeys(named, f"disk {disk.target} of {definition.name}")
+        else_named = mentions(document) - {name for disk in definition.disks for name in disk.footprints}
+        for name in else_named:
+            users.setdefault(name, f"the definition of {definition.name}")
         if own:
             counted = Counter(named for disk in definition.disks for named in disk.footprints)
             shared = {named for named, count in counted.items() if count > 1}

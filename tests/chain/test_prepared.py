@@ -6,6 +6,7 @@ import struct
 from dataclasses import replace
 
 import pytest
+from lxml import etree
 
 from controller.chain import qcow2
 from controller.chain.backing_name import meant
@@ -34,7 +35,11 @@ GLUSTER = Source.network("gluster", "gv0/dir/img", [Host("g", "24007")])
             OVERLAY,
             'json:{"driver":"qcow2","file":{"driver":"file","filename":"/images/base.qcow2"}}',
         ),
-        (BASE.source, OVERLAY, 'json:{"driver":"file","filename":"/images/base.qcow2"}'),
+        (
+            BASE.source,
+            OVERLAY,
+            'json:{"driver":"qcow2","file.driver":"file","file":{"filename":"/images/base.qcow2"}}',
+        ),
         (NBD, OVERLAY, "nbd://127.0.0.1:10809/exp"),
         (NBD, NBD, "nbd://127.0.0.1/exp"),
         (
@@ -44,7 +49,12 @@ GLUSTER = Source.network("gluster", "gv0/dir/img", [Host("g", "24007")])
             '"file.server.port":"10809","file.export":"exp"}',
         ),
         (ISCSI, OVERLAY, "iscsi://san:3260/iqn.2024-01.org%3At/1"),
-        (ISCSI, OVERLAY, 'json:{"driver":"iscsi","portal":"san:3260","target":"iqn.2024-01.org:t","lun":1}'),
+        (
+            ISCSI,
+            OVERLAY,
+            'json:{"file":{"driver":"iscsi","transport":"tcp","portal":"san:3260",'
+            '"target":"iqn.2024-01.org:t","lun":1,"user":"u","password-secret":"s"}}',
+        ),
         (RBD, OVERLAY, "rbd:pool/img"),
         (RBD, OVERLAY, "rbd:pool/img:id=admin:mon_host=a\\:6789\\;b\\:6789"),
         (
@@ -180,4 +190,99 @@ def test_what_is_no_image_is_refused(data: bytes) -> None:
 
 
 def test_no_path_is_relative_to_an_export() -> None:
-    assert meant("base", NBD) is None
+    assert meant("base", NBD, "qcow2") is None
+
+
+FILE = '"file":{"driver":"file","filename":"/images/base.qcow2"%s}'
+RBD_NODE = '"file":{"driver":"rbd","pool":"pool","image":"img"%s}'
+MORE_THAN_AN_IMAGE = {
+    "an rbd snapshot": (RBD, RBD_NODE % ',"snapshot":"s"'),
+    "another Ceph configuration": (RBD, RBD_NODE % ',"conf":"/etc/ceph/other.conf"'),
+    "encrypted by rbd": (RBD, RBD_NODE % ',"encrypt":{"format":"luks"}'),
+    "raw, where the header says qcow2": (BASE.source, f'"driver":"raw",{FILE % ""}'),
+    "raw, a part of it": (BASE.source, f'"driver":"raw","offset":512,"size":1024,{FILE % ""}'),
+    "a part of it": (BASE.source, f'"offset":512,{FILE % ""}'),
+    "another image below": (BASE.source, f'"driver":"qcow2","backing":"x",{FILE % ""}'),
+    "another image below, as a node": (
+        BASE.source,
+        f'"driver":"qcow2","backing":{{"driver":"null-co"}},{FILE % ""}',
+    ),
+    "no image below": (BASE.source, f'"driver":"qcow2","backing":null,{FILE % ""}'),
+    "another data file": (BASE.source, f'"driver":"qcow2","data-file.filename":"/x",{FILE % ""}'),
+    "encrypted": (BASE.source, f'"driver":"qcow2","encrypt.format":"luks",{FILE % ""}'),
+    "an option that tells nothing of the image": (BASE.source, FILE % ',"locking":"off"'),
+    "a filter in between": (BASE.source, f'"driver":"qcow2","file":{{"driver":"blkdebug",{FILE % ""}}}'),
+    "a protocol alone": (BASE.source, '"driver":"file","filename":"/images/base.qcow2"'),
+    "a key twice": (BASE.source, f'"file.filename":"/x",{FILE % ""}'),
+    "a name twice": (BASE.source, FILE % ',"filename":"/images/base.qcow2"'),
+    "a path that is relative to nothing": (
+        Source.file("base.qcow2"),
+        '"file":{"driver":"file","filename":"base.qcow2"}',
+    ),
+    "a number that is none": (
+        ISCSI,
+        '"file":{"driver":"iscsi","portal":"san:3260","target":"iqn.2024-01.org:t","lun":1.0}',
+    ),
+    "iSCSI over RDMA": (
+        ISCSI,
+        '"file":{"driver":"iscsi","transport":"iser","portal":"san:3260",'
+        '"target":"iqn.2024-01.org:t","lun":1}',
+    ),
+    "NBD over vsock": (
+        NBD,
+        '"file":{"driver":"nbd","server.type":"vsock","server.host":"127.0.0.1","server.port":"10809",'
+        '"export":"exp"}',
+    ),
+}
+
+
+@pytest.mark.parametrize(("active", "inside"), MORE_THAN_AN_IMAGE.values(), ids=MORE_THAN_AN_IMAGE)
+def test_a_header_that_says_more_than_which_image_is_refused(active: Source, inside: str) -> None:
+    """A5: what is not understood is refused."""
+    words = f"json:{{{inside}}}"
+    wrong = fault(replace(GOOD, backing=words), OVERLAY, Layer(active, "qcow2"), GIB)
+    assert wrong is not None
+    assert f"its header names {words} below it" in wrong
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "rbd:pool/img:conf=/etc/ceph/other.conf",
+        "rbd:pool/img:mon_host=a:snapshot=s",
+        "rbd:pool/img:id=a:id=b",
+        "rbd:pool/img:namespace=n",
+        "gluster://g,h/gv0/dir/img",
+        "gluster://g/gv0/dir/img?debug=9",
+        "volume:pool/img",
+    ],
+)
+def test_words_that_say_more_than_which_image_mean_none(words: str) -> None:
+    assert meant(words, OVERLAY, "qcow2") is None
+
+
+def test_a_raw_image_below_is_named_as_raw() -> None:
+    words = 'json:{"driver":"raw","file":{"driver":"file","filename":"/images/base.qcow2"}}'
+    raw = replace(GOOD, backing=words, backing_format="raw")
+    assert fault(raw, OVERLAY, Layer(BASE.source, "raw"), GIB) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "xml", "words"),
+    [
+        (
+            "file",
+            "<source file='/x.tar'><slices><slice type='storage' offset='512' size='1024'/></slices></source>",
+            "/x.tar",
+        ),
+        (
+            "network",
+            "<source protocol='http' name='x' query='token=a'><host name='h'/></source>",
+            "http://h/x",
+        ),
+    ],
+)
+def test_an_image_that_no_header_can_name_is_above_nothing(kind: str, xml: str, words: str) -> None:
+    active = Layer(Source.from_element(kind, etree.fromstring(xml)), "qcow2")
+    assert fault(replace(GOOD, backing=words), OVERLAY, active, GIB) is not None
+    assert meant(words, OVERLAY, "qcow2") is not None, "it is understood, and names the whole"

@@ -7,23 +7,25 @@ from dataclasses import replace
 from typing import Any, cast
 
 import pytest
+from lxml import etree
 
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import Layer
-from controller.chain.guards import Why
+from controller.chain.guards import Why, lent_guard
 from controller.chain.journal import DiskJournal, Journal, OperationKind, Removal
 from controller.chain.journal_codec import encode
 from controller.chain.merge_guards import MergeCase, merge_verdict, shared_guard
 from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.parse import parse_domain
 from controller.chain.source import Host, Source
-from controller.chain.steps import Discard
+from controller.chain.steps import Discard, DiskOperation, Take
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import OutcomeUnknown
 from controller.hypervisor.execute import Executor
-from controller.hypervisor.last_look import Refused
+from controller.hypervisor.last_look import LastLook, Refused
 from controller.hypervisor.observe import Fleet, with_usage
+from tests.chain import builders as b
 
 
 def image(leaf: str, *hosts: str, volume: str = "gv0") -> Source:
@@ -272,3 +274,66 @@ async def test_names_that_can_be_written_otherwise_are_found_elsewhere(mine: Sou
     text = document("web-1", (image("top"), mine))
     found = await seen_with(text, document("web-2", (image("other"), theirs)))
     assert found.in_use_elsewhere == {mine.footprint: "disk vda of web-2 on Hypervisor kvm-2"}
+
+
+# Beside the disks ---------------------------------------------------------------------------------------
+
+
+def with_devices(name: str, devices: str) -> str:
+    return document(name, (Source.file(f"/images/{name}"),)).replace("</devices>", f"{devices}</devices>")
+
+
+BESIDE = {
+    "nvram": "<x><nvram>/srv/spare</nvram></x>",
+    "host device": "<hostdev type='storage'><source><block>/srv/spare</block></source></hostdev>",
+    "file system": "<filesystem><source dir='/srv'/><target dir='d'/></filesystem>",
+    "log": "<serial type='file'><source path='/srv/spare'/></serial>",
+}
+
+
+@pytest.mark.parametrize("devices", BESIDE.values(), ids=BESIDE)
+@pytest.mark.parametrize("elsewhere", [False, True])
+async def test_a_place_that_is_named_outside_disks_is_not_lent(devices: str, *, elsewhere: bool) -> None:
+    """A5: it would be formatted under the machine that uses it."""
+    spare, web = Source.file("/srv/spare"), document("web-1", (Source.file("/images/web-1"),))
+    other = with_devices("web-2", devices)
+    fleet = Fleet({"kvm-2": cast("Driver", Definitions(other))} if elsewhere else {})
+    driver = cast("Driver", Definitions(web) if elsewhere else Definitions(web, other))
+    found = await with_usage(driver, observed(web), fleet, lent=True)
+    blocked = lent_guard(found, spare)
+    assert blocked is not None
+    assert blocked.why is Why.OVERLAY_UNUSABLE
+    assert "the definition of web-2" in blocked.message
+    assert lent_guard(found, Source.file("/srv-2/spare")) is None
+
+
+async def test_nor_at_the_last_look() -> None:
+    web, other = document("web-1", (Source.file("/images/web-1"),)), with_devices("web-2", BESIDE["nvram"])
+    look = LastLook(cast("Driver", Definitions(web, other)), observed(web), Fleet())
+    overlay = Layer(Source.file("/srv/spare"), "qcow2")
+    operation = b.operation(OperationKind.TAKE, "spare", "base", lent=True)
+    with pytest.raises(Refused, match="the definition of web-2 names it"):
+        await look.refuse_if_claimed(Take((DiskOperation("vda", replace(operation, kept=overlay)),)))
+
+
+@pytest.mark.parametrize("name", ["web-1", "web-2"])
+async def test_an_image_that_is_named_outside_disks_is_in_use(name: str) -> None:
+    """A5: by another machine, or by the machine itself beside its disks."""
+    web = document("web-1", (Source.file("/images/top"), Source.file("/images/base")))
+    named = "<x><kernel>/images/left</kernel></x>"
+    documents = {"web-1": web, "web-2": with_devices("web-2", "")}
+    documents[name] = documents[name].replace("</devices>", f"{named}</devices>")
+    found = await with_usage(cast("Driver", Definitions(*documents.values())), observed(web))
+    assert found.in_use_elsewhere is not None
+    assert found.in_use_elsewhere[Source.file("/images/left").footprint] == f"the definition of {name}"
+    assert Source.file("/images/base").footprint not in found.in_use_elsewhere
+
+
+async def test_the_data_file_of_an_image_is_in_use() -> None:
+    """A5: somebody else's data file is in the way of a merge into it, whatever the qcow2 is called."""
+    store = "<source file='/images/q'><dataStore type='file'><source file='/images/base'/></dataStore></source>"
+    other = document("web-2", (Source.from_element("file", etree.fromstring(store)),))
+    web = document("web-1", (Source.file("/images/top"), Source.file("/images/base")))
+    found = await with_usage(cast("Driver", Definitions(web, other)), observed(web))
+    assert found.in_use_elsewhere is not None
+    assert found.in_use_elsewhere[Source.file("/images/base").footprint] == "disk vda of web-2"
