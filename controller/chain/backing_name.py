@@ -25,9 +25,9 @@ _KEYS: dict[str, str] = {
     "rbd": r"pool|namespace|image|server\.\d+\.(host|port)|user|key-secret|auth-client-required\.\d+",
     "gluster": rf"volume|path|server\.\d+\.({_SERVER})",
 }
-"""By driver of QEMU: what a node may say besides, as a pattern of the whole key. All of it says which image is
-meant or who asks for it. Everything else may mean another content (``snapshot`` and ``conf`` of rbd, ``offset``
-and ``size`` of raw, ``backing``, ``data-file``, ``encrypt``) and is not understood."""
+"""By driver of QEMU: what a node may say besides, as a pattern of the whole key. All of it says which image
+is meant or who asks for it. Everything else may mean another content (``snapshot`` and ``conf`` of rbd,
+``offset`` and ``size`` of raw, ``backing``, ``data-file``, ``encrypt``) and is not understood."""
 _RBD_OPTIONS = frozenset({"id", "mon_host", "auth_supported", "key"})
 
 

@@ -101,9 +101,9 @@ def understood_guard(case: MergeCase) -> Blocked | None:
     if data is not None:
         return Blocked(
             Why.UNSUPPORTED_TOPOLOGY,
-            f"the merge would write to {source.uri}, which keeps its data in another file ({data.uri}); varve "
-            f"writes to no such image: let the class merge the other way (merge.direction: Pull), or keep the "
-            f"layer (deletionPolicy: Retain)",
+            f"the merge would write to {source.uri}, which keeps its data in another file ({data.uri}); that "
+            f"is not done: let the class merge the other way (merge.direction: Pull), or keep the layer "
+            f"(deletionPolicy: Retain)",
         )
     if parts:
         return Blocked(

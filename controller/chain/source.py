@@ -142,7 +142,7 @@ class Source:
 
     @property
     def not_understood(self) -> tuple[str, ...]:
-        """Attributes and children that this version does not know; see :mod:`~controller.chain.source_parts`."""
+        """Attributes and children that this version does not know (:mod:`controller.chain.source_parts`)."""
         return source_parts.not_understood(self._element)
 
     @cached_property

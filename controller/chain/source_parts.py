@@ -40,9 +40,8 @@ ATTRIBUTES: dict[str, Of] = {
     "startupPolicy": Of.IMAGE,
     "fdgroup": Of.IMAGE,
 }
-"""``type``, ``namespace`` and ``managed`` are of NVMe; ``type`` and ``path`` of vhost-user. ``fdgroup`` (libvirt
-9.1) names open files that somebody handed to libvirtd. ``startupPolicy`` would let a machine start without
-its newest layer."""
+"""``type``, ``namespace`` and ``managed`` are of NVMe; ``type`` and ``path`` of vhost-user. ``fdgroup`` names
+open files that somebody handed to libvirtd. ``startupPolicy`` libvirt moves to the newest layer by itself."""
 
 CHILDREN: dict[str, Of] = {
     "host": Of.SERVER,
@@ -65,7 +64,7 @@ CHILDREN: dict[str, Of] = {
     "address": Of.IMAGE,
     "privateData": Of.IMAGE,
 }
-"""``seclabel`` with ``relabel='no'`` says that somebody has labelled this file: nobody has labelled a new one.
+"""``seclabel`` with ``relabel='no'`` says that somebody has labelled this file; nobody labels a new one.
 ``dataStore`` (libvirt 10.10) is the file that holds the data of a qcow2 image. ``address`` is of NVMe."""
 
 
@@ -80,5 +79,7 @@ def take_over(element: etree._Element) -> None:
 def not_understood(element: etree._Element) -> tuple[str, ...]:
     """What a ``<source>`` has that is not listed here: attributes as ``@name``, children as ``<name>``."""
     attributes = (f"@{name}" for name in element.attrib if name not in ATTRIBUTES)
-    children = (f"<{child.tag}>" for child in element.iterchildren(etree.Element) if child.tag not in CHILDREN)
+    children = (
+        f"<{child.tag}>" for child in element.iterchildren(etree.Element) if child.tag not in CHILDREN
+    )
     return (*sorted(attributes), *sorted(children))

@@ -17,6 +17,7 @@ from controller.api.volumesnapshot import (
     OperationKind,
     Quiesce,
     SnapshotError,
+    Source,
     VolumeSnapshot,
     VolumeSnapshotStatus,
 )
@@ -77,6 +78,15 @@ def test_metadata_tells_what_the_loop_needs() -> None:
 
 
 @pytest.mark.parametrize(
+    "target",
+    ["vda", "vdaa", "sda", "hdc", "xvda", "xvda1", "fda", "ubda", "nvme0n1", "nvme12n34", "vd_a", "sdA"],
+)
+def test_every_target_of_libvirts_own_schema_is_accepted(target: str) -> None:
+    """B15: nvme0n1 came with libvirt 11.5; the rest is the pattern of domaincommon.rng (diskTargetDev)."""
+    assert Source(domain="web-1", disk=target).disk == target
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"source": {"disk": "vda"}}, "exactly one of domain and domainUUID"),
@@ -85,6 +95,9 @@ def test_metadata_tells_what_the_loop_needs() -> None:
         ({"source": {"domain": "a\nb", "disk": "vda"}}, "source.domain"),
         ({"source": {"domain": "a" * 254, "disk": "vda"}}, "source.domain"),
         ({"source": {"domain": "a", "disk": "../vda"}}, "source.disk"),
+        ({"source": {"domain": "a", "disk": "nvme"}}, "source.disk"),
+        ({"source": {"domain": "a", "disk": "nvme0n1/x"}}, "source.disk"),
+        ({"source": {"domain": "a", "disk": "xnvme0n1"}}, "source.disk"),
         ({"source": {"domain": "a", "disk": "vda", "extra": 1}}, "source.extra"),
         ({"quiesce": "Maybe"}, "quiesce"),
         ({"overlay": {"directory": "/a", "pool": "b"}}, "at most one of directory, pool and source"),

@@ -272,7 +272,7 @@ def test_a_raw_image_below_is_named_as_raw() -> None:
     [
         (
             "file",
-            "<source file='/x.tar'><slices><slice type='storage' offset='512' size='1024'/></slices></source>",
+            "<source file='/x.tar'><slices><slice type='storage' offset='0' size='1024'/></slices></source>",
             "/x.tar",
         ),
         (

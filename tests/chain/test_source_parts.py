@@ -90,36 +90,33 @@ def test_an_overlay_beside_a_file_is_a_plain_file(xml: str) -> None:
     assert source(xml).beside("new") == Source.file("/images/new")
 
 
+def parts(element: etree._Element, defines: dict[str, list[etree._Element]], *, inside: bool) -> set[str]:
+    """Attributes and children of every ``<source>`` that this piece of a schema allows."""
+    found: set[str] = set()
+    for child in element.iterchildren(etree.Element):
+        name, kind = child.get("name", ""), etree.QName(child).localname
+        if kind in {"attribute", "element"} and inside:
+            found.add(f"@{name}" if kind == "attribute" else name)
+        elif kind == "ref":
+            for one in defines.get(name, []):
+                found |= parts(one, defines, inside=inside)
+        elif kind != "attribute":
+            found |= parts(child, defines, inside=name == "source" if kind == "element" else inside)
+    return found
+
+
 def test_all_of_libvirts_own_schema_is_listed() -> None:
     """Attributes and children of ``<source>`` as the schema of the installed libvirt has them."""
-    files = [SCHEMAS / f"{name}.rng" for name in ("domaincommon", "storagecommon", "privatedata", "domainoverrides")]
-    if not files[0].exists():
+    names = ("domaincommon", "storagecommon", "privatedata", "domainoverrides")
+    if not SCHEMAS.exists():
         pytest.skip("libvirt's schemas are not installed")
     defines: dict[str, list[etree._Element]] = {}
-    for file in files:
-        for one in etree.parse(str(file)).getroot().iter(f"{RNG}define"):
+    for name in names:
+        for one in etree.parse(str(SCHEMAS / f"{name}.rng")).getroot().iter(f"{RNG}define"):
             defines.setdefault(one.get("name", ""), []).append(one)
-    found: set[str] = set()
-
-    def walk(element: etree._Element, *, inside: bool) -> None:
-        for child in element.iterchildren(etree.Element):
-            name = child.get("name", "")
-            if child.tag == f"{RNG}ref":
-                for one in defines.get(name, []):
-                    walk(one, inside=inside)
-            elif child.tag == f"{RNG}attribute" and inside:
-                found.add(f"@{name}")
-            elif child.tag == f"{RNG}element" and inside:
-                found.add(name)
-            elif child.tag == f"{RNG}element":
-                walk(child, inside=name == "source")
-            elif child.tag not in {f"{RNG}attribute"}:
-                walk(child, inside=inside)
-
-    walk(defines["diskSource"][0], inside=False)
-    listed = {*CHILDREN, *(f"@{name}" for name in ATTRIBUTES)}
+    found = parts(defines["diskSource"][0], defines, inside=False)
     assert {"seclabel", "slices", "@file", "@startupPolicy"} <= found
-    assert found <= listed
+    assert found <= {*CHILDREN, *(f"@{name}" for name in ATTRIBUTES)}
 
 
 # Data files ---------------------------------------------------------------------------------------------

@@ -331,7 +331,9 @@ async def test_an_image_that_is_named_outside_disks_is_in_use(name: str) -> None
 
 async def test_the_data_file_of_an_image_is_in_use() -> None:
     """A5: somebody else's data file is in the way of a merge into it, whatever the qcow2 is called."""
-    store = "<source file='/images/q'><dataStore type='file'><source file='/images/base'/></dataStore></source>"
+    store = (
+        "<source file='/images/q'><dataStore type='file'><source file='/images/base'/></dataStore></source>"
+    )
     other = document("web-2", (Source.from_element("file", etree.fromstring(store)),))
     web = document("web-1", (Source.file("/images/top"), Source.file("/images/base")))
     found = await with_usage(cast("Driver", Definitions(web, other)), observed(web))

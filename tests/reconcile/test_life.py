@@ -90,3 +90,20 @@ async def test_nothing_to_do_writes_nothing(world: World) -> None:
     assert host.faults.calls, "the pass did not look"
     assert not host.faults.changes
     assert not world.kube.writes
+
+
+async def test_a_point_of_an_nvme_disk(world: World) -> None:
+    """B15: a target such as libvirt 11.5 has them."""
+    host = world.host()
+    world.policy()
+    uuid = host.add_domain("web-1", {"nvme0n1": base_image("web-1")})
+    host.guest_write(uuid, "nvme0n1", 1, 11)
+    await world.start()
+    world.snapshot("before", disk="nvme0n1")
+    await world.ready("before")
+    overlay, base = world.chain(host, uuid, "nvme0n1")
+    assert overlay.startswith("web-1.nvme0n1.varve-")
+    assert base == "web-1.qcow2"
+    world.delete("before")
+    await world.gone("before")
+    assert world.chain(host, uuid, "nvme0n1") == ["web-1.qcow2"]
