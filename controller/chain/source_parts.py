@@ -78,8 +78,6 @@ def take_over(element: etree._Element) -> None:
 
 def not_understood(element: etree._Element) -> tuple[str, ...]:
     """What a ``<source>`` has that is not listed here: attributes as ``@name``, children as ``<name>``."""
-    attributes = (f"@{name}" for name in element.attrib if name not in ATTRIBUTES)
-    children = (
-        f"<{child.tag}>" for child in element.iterchildren(etree.Element) if child.tag not in CHILDREN
-    )
-    return (*sorted(attributes), *sorted(children))
+    names = {str(name) for name in element.attrib} - ATTRIBUTES.keys()
+    tags = {str(child.tag) for child in element.iterchildren(etree.Element)} - CHILDREN.keys()
+    return (*(f"@{name}" for name in sorted(names)), *(f"<{tag}>" for tag in sorted(tags)))
