@@ -26,6 +26,7 @@ from controller.chain.journal import (
     Point,
     Removal,
 )
+from controller.chain.journal_form import refuse_unknown
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.source import Source
 
@@ -37,19 +38,6 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _PARSER = etree.XMLParser(
     resolve_entities=False, no_network=True, remove_blank_text=True, remove_comments=True, huge_tree=True
 )
-
-
-_IN_A_DISK = {
-    "point",
-    "image",
-    "lent",
-    "operation",
-    "removal",
-    "attempt",
-    "known",
-    "drift",
-    "approved",
-}
 
 
 class JournalError(ValueError):
@@ -89,7 +77,12 @@ def _attributes(element: etree._Element) -> dict[str, str]:
 
 def _without_namespace(root: etree._Element) -> None:
     for element in root.iter(etree.Element):
-        element.tag = etree.QName(element).localname
+        name = etree.QName(element)
+        if name.namespace not in {None, JOURNAL_NAMESPACE}:
+            raise JournalError(
+                f"journal has <{name.text}>, which is no element of varve: upgrade the controller"
+            )
+        element.tag = name.localname
     etree.cleanup_namespaces(root)
 
 
@@ -110,7 +103,7 @@ def decode(xml: str | None) -> Journal:
                 f"journal <{root.tag} version={root.get('version')!r}> was not written by "
                 f"this version of varve (it reads version {VERSION}); upgrade the controller"
             )
-        _refuse_others(root, {"disk"})
+        refuse_unknown(root)
         disks = tuple(_decode_disk(disk) for disk in root.iterfind("disk"))
         if len({disk.target for disk in disks}) < len(disks):
             raise JournalError("journal names a disk twice")
@@ -225,15 +218,7 @@ def _encode_layer(parent: etree._Element, tag: str, layer: Layer) -> None:
     element.append(layer.source.element())
 
 
-def _refuse_others(element: etree._Element, known: set[str]) -> None:
-    """What is not understood would be lost with the next write, and somebody's point with it."""
-    for child in element.iterchildren(etree.Element):
-        if child.tag not in known:
-            raise JournalError(f"journal has <{child.tag}> in <{element.tag}>: upgrade the controller")
-
-
 def _decode_disk(element: etree._Element) -> DiskJournal:
-    _refuse_others(element, _IN_A_DISK)
     operation = element.find("operation")
     return DiskJournal(
         target=_required(element, "target"),

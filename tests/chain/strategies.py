@@ -172,6 +172,7 @@ _POINTS = st.builds(
     consistency=TEXT,
     consistency_message=TEXT,
     capacity=_COUNT,
+    spoiled=st.booleans(),
 )
 _KEYS = st.lists(SOURCES.map(lambda s: s.key), max_size=3).map(tuple)
 _APPROVED = st.builds(Approved, TEXT, _KEYS.map(frozenset))
@@ -187,6 +188,8 @@ _OPERATIONS = st.builds(
     capacity=_COUNT,
     consistency=TEXT,
     consistency_message=TEXT,
+    lent=st.booleans(),
+    prepared=st.booleans(),
     process=TEXT,
     approved=st.none() | _APPROVED,
 )
@@ -196,6 +199,7 @@ _DISKS = st.builds(
     target=st.sampled_from(["vda", "vdb", "sdaa"]),
     points=st.lists(_POINTS, max_size=3).map(tuple),
     images=st.frozensets(SOURCES.map(lambda s: s.key), max_size=3),
+    lent=st.frozensets(SOURCES.map(lambda s: s.key), max_size=3),
     operation=st.none() | _OPERATIONS,
     removals=st.lists(_REMOVALS, max_size=2).map(tuple),
     known=st.none() | st.builds(Known, _KEYS, st.booleans()),

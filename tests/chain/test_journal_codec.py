@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from lxml import etree
 
 from controller.chain.journal import DiskJournal, Journal, OperationKind, Removal
@@ -133,6 +134,104 @@ KEPT = "<kept type='file' format='raw'><source file='/a'/></kept>"
 def test_what_is_no_journal_of_ours_is_refused(xml: str, message: str) -> None:
     with pytest.raises(JournalError, match=message):
         decode(xml)
+
+
+# What a newer version may have written -------------------------------------------------------------------
+
+
+FULL = f"""<chain version='1' cluster='c' xmlns='{JOURNAL_NAMESPACE}'><disk target='vda'>
+<point overlay='o' taken='t' consistency='c' capacity='1' message='m' spoiled='yes'>
+  <owner namespace='n' name='a' uid='u'/></point>
+<image key='i'/><lent key='l'/>
+<operation kind='pull' begun='t' attempt='2' run='r' capacity='1' consistency='c' message='m' lent='yes'
+  prepared='yes' process='p' pivoting='yes'><owner namespace='n' name='a' uid='u'/>
+  <kept type='file' format='raw'><source file='/k'><seclabel relabel='no'/></source></kept>
+  <merged type='file' format='raw'><source file='/m'/></merged>
+  <below type='file' format='raw'><source file='/b'/></below>
+  <approved plan='p'><boundary key='b'/></approved></operation>
+<removal left='why' since='t' run='r' attempted='yes'><image type='file' format='raw'><source file='/r'/></image>
+  <owner namespace='n' name='a' uid='u'/></removal>
+<attempt uid='u' number='2'/>
+<known whole='yes'><layer key='k'/></known>
+<drift since='t'><added key='a'/><gone key='g'/></drift>
+<approved plan='p'><boundary key='b'/></approved></disk></chain>"""
+"""All that this version writes."""
+
+
+def elements(xml: str) -> list[etree._Element]:
+    """All elements but those within a source, which are libvirt's."""
+    root = etree.fromstring(xml)
+    inside = "ancestor-or-self::*[local-name()='source']"
+    return [one for one in root.iter(etree.Element) if not one.xpath(inside)]
+
+
+def canonical(xml: str | None) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every element with its attributes, in any order."""
+    found = etree.fromstring(xml or "").iter(etree.Element)
+    return sorted((str(one.tag), sorted((str(k), str(v)) for k, v in one.attrib.items())) for one in found)
+
+
+def test_all_that_is_written_is_read() -> None:
+    assert canonical(encode(decode(FULL))) == canonical(FULL)
+
+
+@settings(max_examples=40)
+@given(journals().filter(lambda journal: not journal.is_empty), st.data())
+def test_what_is_not_known_is_refused_wherever_it_stands(journal: Journal, data: st.DataObject) -> None:
+    """B22: it would be lost with the next write, and an older version may not do what it forbids."""
+    xml = encode(journal) or ""
+    places = elements(xml)
+    place = data.draw(st.integers(0, len(places) - 1))
+    kind = data.draw(st.sampled_from(["attribute", "child", "text", "namespace"]))
+    element = elements(xml)[place]
+    root = element.getroottree().getroot()
+    if kind == "attribute":
+        element.set(data.draw(st.sampled_from(["locked", "exported", "{urn:x}key"])), "yes")
+    elif kind == "child":
+        etree.SubElement(element, f"{{{JOURNAL_NAMESPACE}}}branch")
+    elif kind == "text":
+        element.text = "words"
+    else:
+        etree.SubElement(element, "{urn:x}owner", namespace="n", name="a", uid="u")
+    with pytest.raises(JournalError, match="pgrade the controller"):
+        decode(etree.tostring(root, encoding="unicode"))
+
+
+@pytest.mark.parametrize("position", range(len(elements(FULL))))
+def test_an_attribute_that_is_not_known_is_refused_in_every_element(position: int) -> None:
+    """B22: the message names it, and says what to do."""
+    element = elements(FULL)[position]
+    element.set("locked", "until tomorrow")
+    tag = etree.QName(element).localname
+    with pytest.raises(JournalError, match=rf"attribute locked in <{tag}>.*newer one wrote it. Upgrade"):
+        decode(etree.tostring(element.getroottree().getroot(), encoding="unicode"))
+
+
+@pytest.mark.parametrize(
+    "flag",
+    ["whole='yes'", "spoiled='yes'", "lent='yes'", "prepared='yes'", "pivoting='yes'", "attempted='yes'"],
+)
+def test_a_yes_or_no_that_is_neither_is_refused(flag: str) -> None:
+    with pytest.raises(JournalError, match=r"=later in .*Upgrade"):
+        decode(FULL.replace(flag, flag.replace("yes", "later")))
+
+
+@pytest.mark.parametrize("tag", ["operation", "known", "drift", "kept", "below"])
+def test_what_may_be_there_once_is_refused_twice(tag: str) -> None:
+    root = etree.fromstring(FULL)
+    element = root.find(f".//{{{JOURNAL_NAMESPACE}}}{tag}")
+    assert element is not None
+    element.addnext(etree.fromstring(etree.tostring(element)))
+    with pytest.raises(JournalError, match=f"<{tag}> twice"):
+        decode(etree.tostring(root, encoding="unicode"))
+
+
+def test_a_source_may_hold_whatever_libvirt_wrote() -> None:
+    journal = decode(
+        FULL.replace("<source file='/r'/>", "<source file='/r' odd='1'><new><x/></new></source>")
+    )
+    assert decode(encode(journal)) == journal
+    assert "<new><x/></new>" in journal.disk("vda").removals[0].layer.source.xml
 
 
 def test_an_external_entity_is_not_read() -> None:
