@@ -33,8 +33,14 @@ class Form:
     """Kept as it is, whatever is in it: a ``<source>`` as libvirt wrote it."""
 
 
-def _form(attributes: str = "", flags: str = "", **children: Mapping[str, Form]) -> Form:
-    return Form(frozenset(attributes.split()), frozenset(flags.split()), **children)
+def _form(
+    attributes: str = "",
+    flags: str = "",
+    *,
+    one: Mapping[str, Form] | None = None,
+    many: Mapping[str, Form] | None = None,
+) -> Form:
+    return Form(frozenset(attributes.split()), frozenset(flags.split()), one=one or {}, many=many or {})
 
 
 _SOURCE = Form(verbatim=True)
