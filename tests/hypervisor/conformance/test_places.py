@@ -31,7 +31,8 @@ async def stacked(bench: Workbench, kind: Kind) -> tuple[str, list[Source]]:
 
 async def named_below(bench: Workbench, overlay: Source) -> Source | None:
     words = await bench.backing_name(overlay)
-    return meant(words, overlay) if words else None
+    readings = (meant(words, overlay, form) for form in ("qcow2", "raw")) if words else ()
+    return next((found for found in readings if found is not None), None)
 
 
 @KINDS
