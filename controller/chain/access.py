@@ -44,6 +44,18 @@ def model_of(target: Source, known: Iterable[Source]) -> Source | None:
     return next(iter([*exact, *near]), None)
 
 
+def at_servers_of(source: Source, model: Source) -> Source:
+    """``source`` reached as ``model`` is, an image of the same protocol: its servers, and its way in."""
+    element = source.element()
+    for name in [str(name) for name in element.attrib if str(name) in _ATTRIBUTES]:
+        del element.attrib[name]
+    for child in [child for child in element if child.tag in {"host", *_ELEMENTS}]:
+        element.remove(child)
+    for host in model.element().findall("host"):
+        element.append(_copy(host))
+    return _combined(Source.from_element(source.type, element), model)
+
+
 def _combined(target: Source, model: Source) -> Source:
     element, known = target.element(), model.element()
     for attribute in _ATTRIBUTES:

@@ -76,6 +76,8 @@ class RecordWhy(StrEnum):
     """Owners came back, gave up their share, or layers were taken away by somebody else."""
     DRIFT = "drift"
     """Somebody else changed the chain."""
+    MOVED = "moved"
+    """The servers of its images have another address."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Record:
     finished: Operation | None = None
     """The operation that this records as done, for reports."""
     flush: int | None = None
+    note: str = ""
+    """What people are told of it."""
 
 
 @dataclass(frozen=True)

@@ -350,6 +350,8 @@ class DomainPass:
             self._reporter.gave_up(step)
         elif isinstance(step, Record):
             ledger.succeeded(self._key, (step.target,))
+            if step.note:
+                self._reporter.noted(step)
             if step.why is RecordWhy.DRIFT:
                 self._chains.drifted(self._key, step.target)
             if step.finished is not None and step.why is RecordWhy.DONE:

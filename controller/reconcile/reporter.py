@@ -14,7 +14,7 @@ from controller.chain import plan
 from controller.chain.journal import Owner, Removal
 from controller.chain.observation import Observation
 from controller.chain.parse import ParseError
-from controller.chain.steps import Abort
+from controller.chain.steps import Abort, Record
 from controller.hypervisor.errors import Busy, StorageUnreachable
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
@@ -119,6 +119,13 @@ class Reporter:
     def merged(self, owners: Collection[Owner], account: Account) -> None:
         """A job is done: the event of their objects' end says what it copied."""
         self._accounts |= dict.fromkeys(owners, account)
+
+    def noted(self, step: Record) -> None:
+        """The layers of points are elsewhere: an event on each object that has one."""
+        for owner in (owner for point in step.record.points for owner in point.owners):
+            snapshot = self._snapshot(owner)
+            if snapshot is not None:
+                self._context.recorder.normal(snapshot.raw, "LayersMoved", "Record", step.note)
 
     def gave_up(self, step: Abort) -> None:
         """A job was ended without its effect: an event on each object that waits for it."""
