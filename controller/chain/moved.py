@@ -8,7 +8,7 @@ be meant:
 * the chain has the layers that it had, in the order that it had, each once, and each under its own name;
 * what was at one server is at one server;
 * each server that moved has an image of the chain whose name carries the UID of its VolumeSnapshot. Places
-  that are lent on NBD and iSCSI have names of others: there, two of them or more that fit are enough.
+  that are lent on NBD and iSCSI have names of others: there, two layers or more that moved and fit will do.
 
 A move that fits and is not proven is told, and waits for a person: set back, or agreed to.
 """
@@ -140,8 +140,9 @@ def _is_proven(old: str, layers: Mapping[str, Layer], record: DiskJournal) -> bo
     mine = {key: layer for key, layer in layers.items() if _servers(key) == old}
     if any(key in record.images and is_ours(layer.source.leaf) for key, layer in mine.items()):
         return True
-    lent = [layer for layer in mine.values() if layer.source.protocol in _LENT and layer.source.name]
-    return len(lent) == len(mine) >= 2
+    # An NBD server often has one export: what counts is how many of the chain fit, wherever they are.
+    lent = {key for key, layer in layers.items() if layer.source.protocol in _LENT and layer.source.name}
+    return len(lent) > 1 and lent >= mine.keys()
 
 
 def _operation(operation: Operation, move: Move) -> Operation:

@@ -98,6 +98,22 @@ class NbdServers:
         export.path.unlink()
         self._session.note(NOTE + export.source.name, None)
 
+    def move(self, export: NbdExport) -> NbdExport:
+        """Serve what `export` serves at another port: its clients are cut off, and it is started anew.
+
+        Raises LabError for one with TLS or on a unix socket.
+        """
+        note = self._session.state().notes[NOTE + export.source.name]
+        if note["tls"] or not note["port"]:
+            raise LabError("only a plain NBD export on TCP is moved")
+        if export.running:
+            export.kill()
+        note = {**note, "port": free_port(_ADDRESS)}
+        moved = self._of(export.source.name, note)
+        moved.start()
+        self._session.note(NOTE + export.source.name, note)
+        return moved
+
     def exports(self) -> list[NbdExport]:
         """The exports made so far."""
         notes = self._session.state().notes

@@ -117,6 +117,24 @@ MOVES: dict[str, tuple[Disk, Disk, bool, bool]] = {
         False,
         True,
     ),
+    "two exports with a server each": (
+        chain(nbd("spare", "1"), nbd("base", "2"), end=ChainEnd.UNKNOWN),
+        chain(nbd("spare", "3"), nbd("base", "4"), end=ChainEnd.UNKNOWN),
+        False,
+        True,
+    ),
+    "one of two exports": (
+        chain(nbd("spare", "1"), nbd("base", "2"), end=ChainEnd.UNKNOWN),
+        chain(nbd("spare", "1"), nbd("base", "4"), end=ChainEnd.UNKNOWN),
+        False,
+        False,
+    ),
+    "two exports of which one has no name": (
+        chain(nbd("spare", "1"), nbd("", "2"), end=ChainEnd.UNKNOWN),
+        chain(nbd("spare", "3"), nbd("", "4"), end=ChainEnd.UNKNOWN),
+        False,
+        False,
+    ),
     "two exports below an overlay of ours": (
         chain(Source.file(f"/fast/{OURS}"), nbd("spare"), nbd("base")),
         chain(Source.file(f"/fast/{OURS}"), nbd("spare", "1"), nbd("base", "1")),
