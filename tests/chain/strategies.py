@@ -8,6 +8,7 @@ from lxml import etree
 from controller.chain.disk import Layer
 from controller.chain.journal import (
     Approved,
+    Attempt,
     DiskJournal,
     Drift,
     Journal,
@@ -191,9 +192,13 @@ _OPERATIONS = st.builds(
     lent=st.booleans(),
     prepared=st.booleans(),
     process=TEXT,
+    run=TEXT,
+    pivoting=st.booleans(),
     approved=st.none() | _APPROVED,
 )
-_REMOVALS = st.builds(Removal, layer=LAYERS, owners=_OWNERS, left=TEXT, since=TEXT)
+_REMOVALS = st.builds(
+    Removal, layer=LAYERS, owners=_OWNERS, left=TEXT, since=TEXT, attempted=st.booleans(), run=TEXT
+)
 _DISKS = st.builds(
     DiskJournal,
     target=st.sampled_from(["vda", "vdb", "sdaa"]),
@@ -205,6 +210,7 @@ _DISKS = st.builds(
     known=st.none() | st.builds(Known, _KEYS, st.booleans()),
     drift=st.none() | st.builds(Drift, TEXT, _KEYS, _KEYS),
     approved=st.none() | _APPROVED,
+    attempts=st.lists(st.builds(Attempt, NAME, st.integers(1, 1000)), max_size=2).map(tuple),
 )
 
 
