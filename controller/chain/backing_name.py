@@ -48,6 +48,16 @@ def meant(words: str, holder: Source, form: str) -> Source | None:
         return None
 
 
+def image_of(node: Mapping[str, Any]) -> Source | None:
+    """The image that a node of a protocol has open, whatever else QEMU says of it: its options do not change
+    where the bytes are. None when that is not known here. For what is to be trusted, see :func:`meant`."""
+    try:
+        flat = dict(_flat(node, strict=False))
+        return _image(flat["driver"], flat)
+    except (NotAnImage, ValueError, KeyError, TypeError):
+        return None
+
+
 def _uri(words: str) -> Source | None:
     """A URI of QEMU's own, with one server."""
     source = Source.from_uri(words)
@@ -99,14 +109,12 @@ def _node(node: Mapping[str, Any], form: str) -> Source | None:
 
 def _image(driver: str, flat: Mapping[str, str]) -> Source | None:
     """The image of a protocol's node, whose keys are all known."""
-    if driver in {"file", "host_device"}:
-        return Source.file(flat["filename"]) if flat["filename"].startswith("/") else None
+    if driver in {"file", "host_device"} and flat["filename"].startswith("/"):
+        return Source.file(flat["filename"])
     if driver == "nbd":
         host = Host(transport="unix", socket=flat["path"]) if "path" in flat else _host(flat, "server.")
         return Source.network("nbd", flat.get("export", ""), [host])
-    if driver == "iscsi":
-        if flat.get("transport", "tcp") != "tcp":
-            return None
+    if driver == "iscsi" and flat.get("transport", "tcp") == "tcp":
         name, _, port = flat["portal"].rpartition(":") if ":" in flat["portal"] else (flat["portal"], "", "")
         return Source.network("iscsi", f"{flat['target']}/{flat.get('lun', '0')}", [Host(name, port)])
     count = len({key.split(".")[1] for key in flat if key.startswith("server.")})
@@ -114,7 +122,9 @@ def _image(driver: str, flat: Mapping[str, str]) -> Source | None:
     if driver == "rbd":
         parts = (flat["pool"], flat.get("namespace", ""), flat["image"])
         return Source.network("rbd", "/".join(part for part in parts if part), hosts)
-    return Source.network("gluster", f"{flat['volume']}/{flat['path'].lstrip('/')}", hosts)
+    if driver == "gluster":
+        return Source.network("gluster", f"{flat['volume']}/{flat['path'].lstrip('/')}", hosts)
+    return None
 
 
 def _host(flat: Mapping[str, str], prefix: str) -> Host:
@@ -137,13 +147,15 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _flat(node: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def _flat(node: Mapping[str, Any], prefix: str = "", *, strict: bool = True) -> Iterator[tuple[str, str]]:
+    """Dotted keys. What is neither a text nor a whole number is refused, or left out."""
     for key, value in node.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flat(value, f"{prefix}{key}.", strict=strict)
         elif isinstance(value, list):
-            yield from _flat({str(number): item for number, item in enumerate(value)}, f"{prefix}{key}.")
+            listed = {str(number): item for number, item in enumerate(value)}
+            yield from _flat(listed, f"{prefix}{key}.", strict=strict)
         elif isinstance(value, str) or type(value) is int:
             yield f"{prefix}{key}", str(value)
-        else:
+        elif strict:
             raise NotAnImage("neither a text nor a whole number")

@@ -26,7 +26,9 @@ from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Approved, DiskJournal, Operation
 from controller.chain.naming import is_ours
 from controller.chain.outcome import expected
+from controller.chain.plan import DiskPlan
 from controller.chain.source import Source
+from controller.chain.steps import Record, RecordWhy
 
 _KEY = re.compile(r"(?P<part>slice:[0-9]*\+[0-9]*:)?(?P<protocol>[a-z]+)://(?P<servers>[^/]*)(?P<image>/.*)")
 """An identity of an image on the network; see :attr:`Source.key`."""
@@ -95,7 +97,27 @@ def followed(record: DiskJournal, move: Move) -> DiskJournal:
     )
 
 
-def unproven(move: Move, target: str) -> Blocked:
+def following(record: DiskJournal, chain: Disk, *, agreed: bool) -> DiskPlan | None:
+    """The plan for a disk whose servers have another address: the record follows if that is proven, or
+    ``agreed`` to, and otherwise it waits. None for every other disk."""
+    move, target = moved(record, chain), record.target
+    if move is None:
+        return None
+    if move.proven or (move.whole and agreed):
+        note = f"the servers of disk {target} have another address: {move.text}"
+        return DiskPlan(target, step=Record(target, followed(record, move), RecordWhy.MOVED, note=note))
+    return DiskPlan(target, blocked=_unproven(move, target))
+
+
+def as_moved(record: DiskJournal, chain: Disk) -> tuple[DiskJournal, bool]:
+    """The record as it will read when it has followed; and whether it is open if the layers are the same."""
+    move = moved(record, chain)
+    if move is None:
+        return record, False
+    return (followed(record, move), False) if move.proven else (record, True)
+
+
+def _unproven(move: Move, target: str) -> Blocked:
     """What to say of a move that the record does not follow."""
     images = ", ".join(layer.source.uri for layer in move.layers.values())
     if not move.whole:

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from controller.chain.backing_name import meant
+from controller.chain.backing_name import image_of, meant
 from controller.chain.disk import Disk, Layer
 from controller.chain.naming import is_ours
 from controller.chain.source import Source
@@ -83,7 +83,7 @@ def is_same(name: str, source: Source) -> bool | None:
         return Source.file(path).footprint == source.footprint if local else False
     if is_ours(source.leaf):
         return source.leaf in name
-    found = meant(name, source) or (meant(f"json:{json.dumps(node)}", source) if node is not None else None)
+    found = meant(name, source, "") if node is None else image_of(node)
     return None if found is None else found.footprint == source.footprint
 
 

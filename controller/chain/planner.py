@@ -40,7 +40,7 @@ from controller.chain.guards import (
 )
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 from controller.chain.merging import Merging, timestamp
-from controller.chain.moved import followed, moved, unproven
+from controller.chain.moved import following
 from controller.chain.naming import overlay_leaf
 from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.opened import Opened
@@ -116,7 +116,9 @@ class _DiskPlanner:
         if self.facts is None or self.facts.chain is None:
             return self._without_disk()
         facts, chain = self.facts, self.facts.chain
-        elsewhere = self._moved(chain)
+        elsewhere = following(
+            self.record, chain, agreed=self.record.target in self.circumstances.adopts_drift
+        )
         if elsewhere is not None:
             return elsewhere
         if self.record.operation is not None:
@@ -134,16 +136,6 @@ class _DiskPlanner:
         if obstacle is not None:
             return self._waiting(obstacle) if self._has_work(chain) else DiskPlan(facts.target)
         return self._spell_out(facts) or self._begin(facts, chain)
-
-    def _moved(self, chain: Disk) -> DiskPlan | None:
-        """The record follows images whose servers have another address, if they surely are the same."""
-        move, target = moved(self.record, chain), self.record.target
-        if move is None:
-            return None
-        if move.proven or (move.whole and target in self.circumstances.adopts_drift):
-            note = f"the servers of disk {target} have another address: {move.text}"
-            return self._do(Record(target, followed(self.record, move), RecordWhy.MOVED, note=note))
-        return self._waiting(unproven(move, target))
 
     def _record(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
         """The record as it should read, what somebody else did to the chain included."""

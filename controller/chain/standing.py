@@ -10,7 +10,7 @@ from controller.chain.drift import overlay_of
 from controller.chain.explicit import goes_on, is_started_short
 from controller.chain.guards import Blocked, Why, definition_guard
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Point
-from controller.chain.moved import followed, moved
+from controller.chain.moved import as_moved
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.outcome import Outcome, outcome, settled
 from controller.chain.plan import DiskPlan, Standing, State
@@ -34,11 +34,9 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     facts = observation.disks.get(want.target)
     chain = facts.chain if facts else None
     record = observation.journal.disk(want.target)
-    move = moved(record, chain) if chain is not None else None
-    if move is not None and move.proven:
-        record = followed(record, move)
     if observation.journal_problem or observation.foreign_owner or facts is None or chain is None:
         return _without_facts(want, record, disk, observation)
+    record, unsure = as_moved(record, chain)
     operation = record.operation
     mine = operation if operation and want.owner in operation.owners else None
     point = (record if want.deleting else _as_is(record, facts)).point_of(want.owner)
@@ -50,7 +48,7 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
             state = State.LEAVING
     else:
         state = _staying(want, point, mine, chain, spoiled=spoiled)
-        if state in (State.LOST, State.HELD) and move is not None and not (move.proven or spoiled):
+        if unsure and not spoiled and state in (State.LOST, State.HELD):
             state = State.UNKNOWN  # it may be another image of the same name
     blocked = disk.blocked
     if state is State.PENDING:
