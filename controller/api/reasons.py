@@ -84,6 +84,10 @@ class Reason(StrEnum):
         "JournalUnreadable",
         "The record in the domain's metadata cannot be read, so nobody's layer is touched.",
     )
+    USERS_UNKNOWN = (
+        "UsersUnknown",
+        "Who else uses an image cannot be told: the message names the machine or place that cannot be read.",
+    )
     INSUFFICIENT_SPACE = "InsufficientSpace", "The storage has less free space than minFreeBytes asks for."
     STORAGE_UNREACHABLE = (
         "StorageUnreachable",

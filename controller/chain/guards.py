@@ -40,6 +40,7 @@ class Why(StrEnum):
     FOREIGN_OWNER = "ForeignOwner"
     JOURNAL_UNREADABLE = "JournalUnreadable"
     IMAGE_PROTECTED = "ImageProtected"
+    USERS_UNKNOWN = "UsersUnknown"
     UNSUPPORTED_TOPOLOGY = "UnsupportedTopology"
     STORAGE_UNREACHABLE = "StorageUnreachable"
     CAPABILITY_MISSING = "CapabilityMissing"

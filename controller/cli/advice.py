@@ -71,6 +71,10 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "Look at the record: virsh metadata {domain} https://varve.dev/ns/chain/1",
         "If a newer varve wrote it, run that version. Never delete it: it says whose layers these are.",
     ),
+    Reason.USERS_UNKNOWN: (
+        "Mend the machine or the place that the message names, so that libvirt can read it; until then "
+        "nothing is written to an image that somebody may be reading.",
+    ),
     Reason.INSUFFICIENT_SPACE: ("Make room on the storage, or lower minFreeBytes of the class.",),
     Reason.STORAGE_UNREACHABLE: ("Mend the storage that the message names; it is asked again.",),
     Reason.CHAIN_TOO_LONG: (

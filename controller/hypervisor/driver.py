@@ -245,8 +245,8 @@ class Driver(Protocol):
         ...
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
-        """Paths or names of images beside ``source`` whose header names it as their backing image, as far as
-        libvirt's storage API can tell; () when nothing does or the storage cannot be listed."""
+        """Paths or names of images beside ``source`` whose header names it as their backing image; () also
+        where images do not lie beside each other. Raises NotListable where they do and cannot be listed."""
         ...
 
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:

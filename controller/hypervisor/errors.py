@@ -73,12 +73,30 @@ class NotRemovable(HypervisorError):
     """The image cannot be removed through this libvirt (no storage driver, no permission, not a volume)."""
 
 
+class NotListable(NotRemovable):
+    """What lies in a place cannot be read, so who refers to an image there is not known, and nothing there
+    can be removed."""
+
+
+class NoStorageDriver(NotListable):
+    """This libvirt has no storage driver for the place. The message says what brings it."""
+
+
+class ServiceMissing(Unsupported):
+    """A daemon that libvirt's own needs does not run, as virtstoraged beside virtqemud."""
+
+
 class StorageUnreachable(HypervisorError):
     """A storage server that the step needs does not answer; nothing was sent to libvirt."""
 
 
 class NotExaminable(Unsupported):
     """An image that was made beforehand cannot be looked into, or is not what it was said to be."""
+
+
+class Unreadable(HypervisorError):
+    """libvirt answered, and the answer cannot be understood: a name that is not UTF-8, a document that is not
+    XML, a value that is missing. The connection is well; what it says is as good as unknown."""
 
 
 class OperationFailed(HypervisorError):

@@ -38,6 +38,7 @@ from controller.hypervisor.driver import Driver, Removal, Running
 from controller.hypervisor.errors import (
     CannotKeepRelative,
     HypervisorError,
+    NotListable,
     NotRemovable,
     OperationFailed,
     StillOpen,
@@ -267,6 +268,8 @@ class Executor:
         source = step.removal.layer.source
         try:
             await self._last.refuse_if_used(source)
+        except NotListable as error:
+            return error.message
         except Refused as error:
             if not step.open_for_long or error.why is not Why.IMAGE_PROTECTED:
                 raise

@@ -11,7 +11,7 @@ from controller.chain.prepared import fault
 from controller.chain.source import Source
 from controller.chain.steps import Take
 from controller.hypervisor.driver import Driver
-from controller.hypervisor.errors import NotExaminable
+from controller.hypervisor.errors import NoStorageDriver, NotExaminable, NotListable, Unreadable
 from controller.hypervisor.observe import Fleet, definition_of
 
 
@@ -103,7 +103,14 @@ class LastLook:
         own = {layer.source.location for layer in (operation.kept, *operation.merged)}
         chains = (disk.chain for disk in self._observation.disks.values())
         own |= {layer.source.location for chain in chains if chain for layer in chain.layers}
-        others = set(await self._driver.referrers(operation.kept.source)) - own
+        try:
+            others = set(await self._driver.referrers(operation.kept.source)) - own
+        except (NotListable, Unreadable) as error:
+            raise Refused(
+                f"whether another image stands on {operation.kept.source.uri}, and would change with it, "
+                f"is not known: {error.message}",
+                Why.CAPABILITY_MISSING if isinstance(error, NoStorageDriver) else Why.USERS_UNKNOWN,
+            ) from error
         if others:
             raise Refused(
                 f"{operation.kept.source.uri} is also the backing image of {', '.join(sorted(others)[:3])}, "
@@ -112,7 +119,7 @@ class LastLook:
 
     async def refuse_if_used(self, source: Source) -> None:
         """No chain of this domain, nobody else's, and no header may name an image that is about to go,
-        whatever hosts it names it by."""
+        whatever hosts it names it by. Raises NotListable where that cannot be told."""
         for facts in self._observation.disks.values():
             for chain in (facts.live, facts.inactive):
                 if chain is not None and source.footprints & chain.footprints:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
@@ -24,7 +25,7 @@ from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor import definition, examine, monitor, places, probe, reading, storage
 from controller.hypervisor.aliases import Aliases
-from controller.hypervisor.codes import translate
+from controller.hypervisor.codes import misread, translate
 from controller.hypervisor.connections import Connections
 from controller.hypervisor.driver import (
     Answered,
@@ -137,8 +138,8 @@ class LibvirtDriver:
         return await self._ask("reading every domain", reading.list_definitions, deadline=self._timing.sweep)
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
-        place = places.place_of(source)
-        if place is None or not place.shows_headers:
+        place = places.neighbourhood_of(source)
+        if place is None:
             return ()
         return storage.referrers((await self._listings.of(place)).backings, place, source)
 
@@ -163,7 +164,7 @@ class LibvirtDriver:
         except HypervisorError as error:
             _log.info("a place cannot be listed", extra={"where": place.key, "why": str(error)})
             return None
-        return None if images is None else place.name_of(source.leaf) in images
+        return place.name_of(source.leaf) in images
 
     async def opened(self, uuid: str) -> Opened:
         look = partial(monitor.opened, uuid=uuid)
@@ -374,8 +375,15 @@ class LibvirtDriver:
             connection = self._connections.mine()
             try:
                 return function(connection)
+            except HypervisorError:
+                raise
             except libvirt.libvirtError as error:
                 kind = translate(error, changing=changing)
+            except Exception as error:  # noqa: BLE001 (whatever it is, the caller needs to know what it may conclude)
+                _log.warning(
+                    "an answer of libvirt is not understood", extra={"trace": traceback.format_exc()}
+                )
+                kind = misread(error, what, changing=changing)
             # Outside the handler: libvirt's error would keep its frames, and with them libvirt's objects,
             # alive wherever this one goes.
             raise kind

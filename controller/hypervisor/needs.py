@@ -14,12 +14,14 @@ from collections.abc import Collection, Iterator
 
 _STORAGE = {
     "storage-dir": (
-        "merged images in directories cannot be removed and stay as orphans",
+        "directories cannot be listed: nothing is merged down into a file, because nobody can tell what "
+        "else stands on it, and merged images stay as orphans",
         "Debian: package libvirt-daemon; elsewhere libvirt-daemon-driver-storage",
     ),
     "storage-gluster": (
-        "merged images on gluster stay as orphans, and libvirt neither keeps relative names in headers there "
-        "nor finds a chain again after a restart",
+        "nothing is merged down into an image on gluster, because nobody can tell what else stands on it; "
+        "merged images there stay as orphans, and libvirt neither keeps relative names in headers nor finds "
+        "a chain again after a restart",
         "package libvirt-daemon-driver-storage-gluster, then restart libvirtd",
     ),
     "storage-rbd": (
@@ -27,6 +29,12 @@ _STORAGE = {
         "package libvirt-daemon-driver-storage-rbd, then restart libvirtd",
     ),
 }
+_NO_STORAGE = (
+    "directories cannot be listed: nothing is merged down into an image that lies in one, merged images stay "
+    "as orphans, and pools cannot be named in overlay.pool",
+    "package libvirt-daemon-driver-storage (Debian 12: libvirt-daemon) and a restart of libvirtd; with "
+    "modular daemons virtstoraged (systemctl enable --now virtstoraged.socket), then a restart of virtqemud",
+)
 _FEATURES = {
     "backing-store-input": (
         "chains on the network cannot be written into a domain, so after its restart nothing is merged there",
@@ -65,12 +73,33 @@ _NO_DRIVER = re.compile(
 """Of ``blockdev-add``; of the command line; of ``blockdev-create``; of a driver that was not even built."""
 
 
+_NO_SERVICE = re.compile(
+    r"Failed to connect socket to '[^']*/(?P<daemon>virt[a-z]+)-(?:admin-)?sock(?:-ro)?'"
+)
+"""libvirt's client, here inside a daemon that looks for another one (modular daemons)."""
+
+
+def no_service(message: str) -> bool:
+    """Whether an answer of a daemon says that it did not find another one that it needs."""
+    return _NO_SERVICE.search(message) is not None
+
+
+def service_advice(message: str) -> str:
+    """What brings the daemon that :func:`no_service` found missing."""
+    found = _NO_SERVICE.search(message)
+    daemon = "its daemon" if found is None else found["daemon"]
+    return f"{daemon} does not run on the hypervisor ({message}): systemctl enable --now {daemon}.socket"
+
+
 def missing(capabilities: Collection[str], *, asked: bool) -> Iterator[tuple[str, str, str]]:
     """Each capability that is not there, with what does not work without it and what brings it, in order.
 
     ``asked``: there was a domain, so that flags which are not in ``capabilities`` are really missing.
     """
-    known = {**_STORAGE, **_FEATURES, **(_FLAGS if asked else {})}
+    storage = (
+        _STORAGE if any(name.startswith("storage-") for name in capabilities) else {"storage": _NO_STORAGE}
+    )
+    known = {**storage, **_FEATURES, **(_FLAGS if asked else {})}
     for name in sorted(set(known) - set(capabilities)):
         yield (name, *known[name])
 

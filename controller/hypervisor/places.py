@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import posixpath
+import re
+import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lxml import etree
 
+from controller.chain.backing_name import meant
 from controller.chain.source import Host, Source
-from controller.hypervisor.errors import NotRemovable
+from controller.hypervisor.errors import NotListable, NotRemovable
 
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
@@ -35,8 +38,9 @@ class Place(ABC):
         """The image ``leaf`` of this place as a ``<source>`` names it."""
 
     @abstractmethod
-    def pool_xml(self, name: str) -> str:
-        """The definition of a pool on this place."""
+    def pool_xml(self, name: str, *, respelled: bool = False) -> str:
+        """The definition of a pool on this place; ``respelled`` in words that libvirt, which compares words,
+        takes for another place (measured on 9.0 and 11.3), so that it can be beside somebody else's pool."""
 
     def is_called(self, backing: str, source: Source) -> bool:
         """Whether libvirt's ``backingStore/path`` of an image here means ``source``."""
@@ -63,13 +67,20 @@ class Directory(Place):
     def name_of(self, leaf: str) -> str:
         return posixpath.join(self.path, leaf)
 
-    def pool_xml(self, name: str) -> str:
+    def pool_xml(self, name: str, *, respelled: bool = False) -> str:
         pool = _pool("dir", name)
-        etree.SubElement(etree.SubElement(pool, "target"), "path").text = self.path
+        path = posixpath.join(self.path, ".") if respelled else self.path
+        etree.SubElement(etree.SubElement(pool, "target"), "path").text = path
         return etree.tostring(pool, encoding="unicode")
 
     def is_called(self, backing: str, source: Source) -> bool:
-        return posixpath.normpath(posixpath.join(self.path, backing)) == posixpath.normpath(source.path)
+        wanted, plain = posixpath.normpath(source.path), backing.removeprefix("file:")
+        if posixpath.normpath(posixpath.join(self.path, plain)) == wanted:
+            return True
+        found = meant(plain, Source.file(self.name_of("image")))
+        if found is None:  # in words that are not known here: it may be, if they have the name
+            return re.search(rf'(?<![^/"]){re.escape(source.leaf)}(?![^"?,&])', backing) is not None
+        return bool(found.path) and posixpath.normpath(found.path) == wanted
 
 
 @dataclass(frozen=True)
@@ -88,11 +99,11 @@ class GlusterDirectory(Place):
     def name_of(self, leaf: str) -> str:
         return self.volume + posixpath.join(self.path, leaf)
 
-    def pool_xml(self, name: str) -> str:
+    def pool_xml(self, name: str, *, respelled: bool = False) -> str:
         pool = _pool("gluster", name)
         source = etree.SubElement(pool, "source")
         _add_hosts(source, self.hosts[:1])
-        etree.SubElement(source, "dir", path=self.path)
+        etree.SubElement(source, "dir", path=posixpath.join(self.path, ".") if respelled else self.path)
         etree.SubElement(source, "name").text = self.volume
         return etree.tostring(pool, encoding="unicode")
 
@@ -115,7 +126,7 @@ class CephPool(Place):
     def name_of(self, leaf: str) -> str:
         return f"{self.name}/{leaf}"
 
-    def pool_xml(self, name: str) -> str:
+    def pool_xml(self, name: str, *, respelled: bool = False) -> str:
         pool = _pool("rbd", name)
         source = etree.SubElement(pool, "source")
         etree.SubElement(source, "name").text = self.name
@@ -169,10 +180,48 @@ def removable_from(source: Source) -> Place:
         return place
     if source.protocol in {"nbd", "iscsi"} or source.type == "block":
         raise NotRemovable(f"{source.uri} was provisioned beforehand: it is released, never deleted")
+    if source.protocol == "rbd" and source.hosts:
+        raise NotRemovable(
+            f"{source.uri} is in a namespace of its Ceph pool, and libvirt's storage pools have none: when "
+            f"nothing uses it any more, remove it by hand: {_rbd_rm(source)}"
+        )
     raise NotRemovable(
         f"{source.uri} cannot be removed through libvirt's storage pools: remove it by hand when nothing "
         f"uses it any more"
     )
+
+
+def _rbd_rm(source: Source) -> str:
+    """The command that removes an image of Ceph."""
+    pool, _, rest = source.name.partition("/")
+    namespace, _, image = rest.rpartition("/")
+    auth = source.element().find("auth")
+    words = [
+        "rbd",
+        "rm",
+        "--pool",
+        pool,
+        *(["--namespace", namespace] if namespace else []),
+        "--image",
+        image,
+    ]
+    words += ["-m", ",".join(host.address("rbd") for host in source.hosts)]
+    words += ["--id", auth.get("username", "")] if auth is not None else []
+    return shlex.join(words)
+
+
+def neighbourhood_of(source: Source) -> Place | None:
+    """The place whose images may stand on ``source``; None where images do not lie beside each other (an
+    export, a LUN, a device) or tell nothing of each other (Ceph). Raises NotListable."""
+    place = place_of(source)
+    if place is not None:
+        return place if place.shows_headers else None
+    if source.protocol == "gluster":
+        raise NotListable(
+            f"libvirt lists directories of gluster over tcp only: name the server of {source.uri} so in the "
+            f"domain"
+        )
+    return None
 
 
 def _pool(kind: str, name: str) -> etree._Element:

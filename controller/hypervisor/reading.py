@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 
 import libvirt
 from lxml import etree
@@ -17,6 +18,7 @@ from controller.chain.observation import JobKind, RunState
 from controller.hypervisor import probe
 from controller.hypervisor.driver import BlockJob, DomainReading, DomainRef, LayerStats
 from controller.hypervisor.errors import Busy
+from controller.hypervisor.texts import told
 
 _ATTEMPTS = 5
 """How often a read that met a machine in the middle of starting or stopping begins again."""
@@ -85,16 +87,16 @@ def list_definitions(connection: libvirt.virConnect) -> tuple[str, ...]:
 def list_marks(connection: libvirt.virConnect, uuid: str) -> tuple[str, ...]:
     """XML of the snapshots and checkpoints that libvirt keeps of a domain."""
     domain = connection.lookupByUUIDString(uuid)
-    snapshots = [one.getXMLDesc(0) for one in domain.listAllSnapshots(0)]
-    return (*snapshots, *(one.getXMLDesc(0) for one in domain.listAllCheckpoints(0)))
+    marks = (*domain.listAllSnapshots(0), *domain.listAllCheckpoints(0))
+    return tuple(told(partial(mark.getXMLDesc, 0)) for mark in marks)
 
 
 def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
     try:
-        live = domain.XMLDesc(0)
+        live = told(partial(domain.XMLDesc, 0))
         yield live
         if _LIVE.match(live) and domain.isPersistent():
-            yield domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            yield told(partial(domain.XMLDesc, libvirt.VIR_DOMAIN_XML_INACTIVE))
     except libvirt.libvirtError as error:
         if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
             raise

@@ -1,9 +1,9 @@
 """Images through libvirt's storage API: who refers to one, and removing one.
 
-libvirt deletes only volumes of a pool. For a file, an active pool on its directory is used when there is one
-(libvirt refuses a second pool for the same place); otherwise a transient pool is made for the purpose and
-destroyed at once. Making one reads the header of every image in the directory: 6 ms for 200 (measured).
-Destroying a directory pool deletes nothing.
+libvirt deletes only volumes of a pool, and knows what is in one when it was started or refreshed. A transient
+pool is made for the purpose and destroyed at once, also beside an administrator's pool on the same place.
+Making one reads the header of every image in the directory: 6 ms for 200 (measured). Destroying a directory
+pool deletes nothing.
 
 Every function blocks and runs on a thread of the connection.
 """
@@ -12,22 +12,35 @@ from __future__ import annotations
 
 import contextlib
 import posixpath
+import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 import libvirt
 from lxml import etree
 
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Pool, Removal
-from controller.hypervisor.errors import Busy, NotRemovable, StillOpen, Unsupported
-from controller.hypervisor.places import CephPool, Directory, Place, disk_auth, place_of
+from controller.hypervisor.errors import (
+    Busy,
+    NoStorageDriver,
+    NotListable,
+    NotRemovable,
+    StillOpen,
+    Unreadable,
+    Unsupported,
+)
+from controller.hypervisor.needs import no_service, service_advice
+from controller.hypervisor.places import CephPool, Place, disk_auth
+from controller.hypervisor.texts import told
 
 OURS = "varve-transient-"
 """Names of the pools that varve makes begin so."""
 
 _DIRECTORY_POOLS = {"dir", "fs", "netfs"}
+_CONFLICT = re.compile(r"Storage source conflict with pool: '(?P<pool>.*)'")
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
@@ -43,13 +56,26 @@ def remove(connection: libvirt.virConnect, place: Place, source: Source) -> Remo
         kind = volume.info()[0]
         if kind not in {libvirt.VIR_STORAGE_VOL_FILE, libvirt.VIR_STORAGE_VOL_NETWORK}:
             raise NotRemovable(f"{source.uri} is not an image file but a directory or device")
-        if place.local and posixpath.normpath(volume.path()) != posixpath.normpath(source.path):
-            raise NotRemovable(f"libvirt's volume {volume.path()} is not the image {source.uri}")
-        _delete(volume, place, source)
+        if place.local:
+            if posixpath.normpath(volume.path()) != posixpath.normpath(source.path):
+                raise NotRemovable(f"libvirt's volume {volume.path()} is not the image {source.uri}")
+            volume = _as_known(connection, source) or volume
+        _delete(volume, place)
         return Removal.REMOVED
 
 
-def _delete(volume: libvirt.virStorageVol, place: Place, source: Source) -> None:
+def _as_known(connection: libvirt.virConnect, source: Source) -> libvirt.virStorageVol | None:
+    """The file as an administrator's pool has it, if one does: then its list stays true, and libvirt refuses
+    what is being copied."""
+    try:
+        return connection.storageVolLookupByPath(source.path)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
+            return None
+        raise
+
+
+def _delete(volume: libvirt.virStorageVol, place: Place) -> None:
     try:
         volume.delete(0)
     except libvirt.libvirtError as error:
@@ -74,24 +100,36 @@ class Listing:
     path, or ``volume/path`` on gluster."""
     free: int | None = None
     """Bytes that are free there; None when it cannot be told."""
-    images: frozenset[str] | None = None
-    """All images there, named in the same way; None when the place cannot be listed."""
+    images: frozenset[str] = frozenset()
+    """All images there, named in the same way."""
 
 
 def listing(connection: libvirt.virConnect, place: Place) -> Listing:
-    """List ``place``; nothing is in it when it cannot be listed."""
-    found, images = {}, set()
+    """List ``place``. Raises NotListable, or Unreadable for an image whose header may name anything."""
+    found, images = {}, set[str]()
+    with opened(connection, place) as pool:
+        for volume in pool.listAllVolumes(0):
+            name = place.name_of(told(volume.name))
+            images.add(name)
+            backing = _backing(volume, name)
+            if backing:
+                found[name] = backing
+        return Listing(found, _free(*pool.info()), frozenset(images))
+
+
+def _backing(volume: libvirt.virStorageVol, name: str) -> str:
+    """What the header names, in its own words; empty when it names nothing, or the image is gone."""
     try:
-        with opened(connection, place) as pool:
-            for volume in pool.listAllVolumes(0):
-                images.add(place.name_of(volume.name()))
-                root = etree.fromstring(volume.XMLDesc(0).encode(), _PARSER)
-                backing = root.findtext("backingStore/path")
-                if backing:
-                    found[place.name_of(volume.name())] = backing
-            return Listing(found, _free(*pool.info()), frozenset(images))
-    except NotRemovable:
-        return Listing()
+        root = etree.fromstring(told(partial(volume.XMLDesc, 0)).encode(), _PARSER)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
+            return ""  # it was removed since the place was listed
+        raise
+    except etree.XMLSyntaxError as error:
+        raise Unreadable(
+            f"what libvirt says of {name} is no XML ({error}): move that file to another directory"
+        ) from error
+    return root.findtext("backingStore/path") or ""
 
 
 def _free(_state: int, capacity: int, _allocation: int, available: int) -> int | None:
@@ -143,13 +181,8 @@ def _template(kind: str, root: etree._Element) -> Source:
 
 @contextlib.contextmanager
 def opened(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.virStoragePool]:
-    """An active, freshly listed pool on ``place``. Raises NotRemovable when libvirt cannot make one."""
-    pool = _existing(connection, place)
-    if pool is not None:
-        pool.refresh(0)
-    else:
-        pool = _make(connection, place)
-    ours = pool.name().startswith(OURS) and not pool.isPersistent()
+    """A freshly listed pool of our own on ``place``. Raises NotListable when libvirt cannot make one."""
+    pool = _make(connection, place)
     try:
         yield pool
     except libvirt.libvirtError as error:
@@ -157,59 +190,51 @@ def opened(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.vir
             raise Busy(f"the storage pool on {place.key} was taken away while it was used") from error
         raise
     finally:
-        if ours:
-            # Gone already when another controller met it as a leftover.
-            with contextlib.suppress(libvirt.libvirtError):
-                pool.destroy()
+        # Gone already when another controller met it as a leftover.
+        with contextlib.suppress(libvirt.libvirtError):
+            pool.destroy()
 
 
-def _existing(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePool | None:
-    """The active pool on a local directory: an administrator's, or ours that a crash left behind."""
-    if not isinstance(place, Directory):
-        return None
+def _make(connection: libvirt.virConnect, place: Place, *, respelled: bool = False) -> libvirt.virStoragePool:
     try:
-        return connection.storagePoolLookupByTargetPath(place.path)
-    except libvirt.libvirtError as error:
-        if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_POOL:
-            return None
-        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-            raise _no_driver(place) from error
-        raise
-
-
-def _make(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePool:
-    try:
-        return connection.storagePoolCreateXML(place.pool_xml(OURS + uuid.uuid4().hex), 0)
+        return connection.storagePoolCreateXML(
+            place.pool_xml(OURS + uuid.uuid4().hex, respelled=respelled), 0
+        )
     except libvirt.libvirtError as error:
         if not connection.isAlive():
             raise
         message = error.get_error_message() or str(error)
         if "missing backend for pool type" in message or error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT:
-            raise _no_driver(place) from error
-        if "Storage source conflict" in message:
-            pool = _holder(connection, place)
-            if pool is not None:
-                pool.refresh(0)
-                return pool
-            raise Busy(
-                f"another storage pool holds {place.key} ({message}): start it if it is not active"
+            raise NoStorageDriver(
+                f"{place.key} cannot be listed, and images there cannot be removed: the hypervisor has no "
+                f"storage driver for it (package {place.package})"
             ) from error
-        raise NotRemovable(f"{place.key} cannot be listed: {message}", code=error.get_error_code()) from error
+        if no_service(message):
+            raise NoStorageDriver(f"{place.key} cannot be listed: {service_advice(message)}") from error
+        conflict = _CONFLICT.search(message)
+        if conflict is None:
+            raise NotListable(
+                f"{place.key} cannot be listed: {message}; make it readable for libvirt",
+                code=error.get_error_code(),
+            ) from error
+    return _beside(connection, place, conflict["pool"], respelled=respelled)
 
 
-def _holder(connection: libvirt.virConnect, place: Place) -> libvirt.virStoragePool | None:
-    """The active pool on a place of a server, which libvirt does not look up by what it is on."""
-    for pool in connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE):
-        root = etree.fromstring(pool.XMLDesc(0).encode(), _PARSER)
-        kind = root.get("type", "")
-        found = place_of(_template(kind, root)) if kind in {"gluster", "rbd"} else None
-        if found is not None and found.key == place.key:
-            return pool
-    return None
+def _beside(
+    connection: libvirt.virConnect, place: Place, name: str, *, respelled: bool
+) -> libvirt.virStoragePool:
+    """A pool on a place that another pool holds.
 
-
-def _no_driver(place: Place) -> NotRemovable:
-    return NotRemovable(
-        f"images in {place.key} cannot be removed: the hypervisor has no storage driver for it "
-        f"(package {place.package})"
-    )
+    One that is not ours is never refreshed: where that fails, as in a directory that went away for a moment,
+    libvirt stops the pool (measured).
+    """
+    try:
+        holder = connection.storagePoolLookupByName(name)
+    except libvirt.libvirtError as error:
+        raise Busy(f"storage pool {name} held {place.key} and is gone: this is tried again") from error
+    if holder.name().startswith(OURS) and not holder.isPersistent():
+        holder.refresh(0)  # a crash left it behind
+        return holder
+    if respelled:
+        raise NotListable(f"storage pool {name} holds {place.key}, and libvirt makes no other beside it")
+    return _make(connection, place, respelled=True)

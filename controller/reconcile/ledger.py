@@ -26,8 +26,10 @@ _QUESTION = Backoff(first=1.0, most=15.0)
 _HEARSAY = timedelta(seconds=2)
 """How late the event of a job's end may come after the chain shows it."""
 
-_OTHERS = frozenset({Why.IMAGE_PROTECTED, Why.HYPERVISOR_UNREACHABLE, Why.OVERLAY_UNUSABLE})
-"""Reasons that other machines give, or nobody while their hypervisor does not answer."""
+_OTHERS = frozenset(
+    {Why.IMAGE_PROTECTED, Why.USERS_UNKNOWN, Why.HYPERVISOR_UNREACHABLE, Why.OVERLAY_UNUSABLE}
+)
+"""Reasons that other machines give, or nobody while they or their hypervisor do not answer."""
 
 JOB_ENDED = {
     JobStatus.FAILED: "libvirt says that the job failed, and why only in its own log: look whether "

@@ -15,7 +15,7 @@ from controller.chain.journal import Owner, Removal
 from controller.chain.observation import Observation
 from controller.chain.parse import ParseError
 from controller.chain.steps import Abort, Record
-from controller.hypervisor.errors import Busy, StorageUnreachable
+from controller.hypervisor.errors import Busy, StorageUnreachable, Unreadable
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.accounts import Account
@@ -71,7 +71,8 @@ def unreadable(error: Exception, *, deleting: bool = False) -> Verdict:
     if isinstance(error, StorageUnreachable):
         reason = Reason.STORAGE_UNREACHABLE
     else:
-        reason = Reason.FAILED if isinstance(error, ParseError | Busy) else Reason.HYPERVISOR_UNREACHABLE
+        answered = isinstance(error, ParseError | Busy | Unreadable)
+        reason = Reason.FAILED if answered else Reason.HYPERVISOR_UNREACHABLE
     hint = " (as when a storage server of its disks hangs)" if isinstance(error, Busy) else ""
     message = f"{error}{hint}; nothing is concluded from that, and it is tried again"
     state = State.DELETING if deleting else State.WAITING

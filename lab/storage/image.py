@@ -171,18 +171,19 @@ def _dotted(node: Mapping[str, Any], prefix: str = "") -> str:
     return ",".join(words)
 
 
-def run_qemu_tool(*command: str, timeout: float = _TOOL_SECONDS) -> str:
+def run_qemu_tool(*command: str | bytes, timeout: float = _TOOL_SECONDS) -> str:
     """Run qemu-img or qemu-io with the gluster workaround; its output.
 
     Raises LabError when it fails or is too slow.
     """
+    shown = " ".join(os.fsdecode(word) for word in command)
     environment = {**os.environ, "LD_PRELOAD": str(glfs_stub())}
     try:
         answer = subprocess.run(
             command, check=False, capture_output=True, text=True, env=environment, timeout=timeout
         )
     except subprocess.TimeoutExpired:
-        raise LabError(f"{' '.join(command)}: no answer within {timeout:g} s") from None
+        raise LabError(f"{shown}: no answer within {timeout:g} s") from None
     if answer.returncode != 0:
-        raise LabError(f"{' '.join(command)}: {answer.stderr.strip()}")
+        raise LabError(f"{shown}: {answer.stderr.strip()}")
     return answer.stdout

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import libvirt
 import pytest
 
 from controller.hypervisor import errors
-from controller.hypervisor.codes import translate
+from controller.hypervisor.codes import misread, translate
 
 QEMU, DOMAIN, STORAGE, RPC, UTIL = (
     libvirt.VIR_FROM_QEMU,
@@ -113,3 +115,36 @@ def test_a_machine_that_died_in_a_change_leaves_it_unknown(message: str) -> None
 def test_an_unknown_timeout_of_a_change_leaves_it_unknown() -> None:
     error = libvirt_error(68, QEMU, "Timed out during operation: waiting for something else")
     assert type(translate(error, changing=True)) is errors.OutcomeUnknown
+
+
+@pytest.mark.parametrize("changing", [False, True], ids=["reading", "changing"])
+def test_b8_a_daemon_beside_that_does_not_run_is_no_broken_line(changing: bool) -> None:
+    """B8: what virtqemud 11.3.0 answers to each call about storage (and secrets) without virtstoraged."""
+    words = "Failed to connect socket to '/var/run/libvirt/virtstoraged-sock': No such file or directory"
+    found = translate(libvirt_error(38, RPC, words), changing=changing)
+    assert type(found) is errors.ServiceMissing
+    assert words in found.message
+    assert "systemctl enable --now virtstoraged.socket" in found.message
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (
+            UnicodeDecodeError("utf-8", b"<path>/i/caf\xe9.iso</path>", 12, 13, "bad"),
+            r"/i/caf\\xe9\.iso, .* rename",
+        ),
+        (KeyError("block.0.name"), "KeyError: 'block.0.name'.*report"),
+        (TypeError("'NoneType' object is not subscriptable"), "TypeError: 'NoneType'"),
+        (OverflowError("too large"), "OverflowError: too large"),
+    ],
+    ids=["bytes", "missing", "none", "large"],
+)
+def test_b6_whatever_else_the_binding_raises_says_what_may_be_concluded(raised: Exception, said: str) -> None:
+    """B6: libvirt-python raises more than its own error."""
+    read, changed = misread(raised, "reading x", changing=False), misread(raised, "the x", changing=True)
+    assert type(read) is errors.Unreadable
+    assert type(changed) is errors.OutcomeUnknown
+    for found in (read, changed):
+        assert re.search(said, found.message)
+    assert read.message.startswith("reading x: ")

@@ -26,7 +26,7 @@ def test_nothing_is_missing_where_all_is_there() -> None:
 
 
 def test_everything_that_is_missing_is_named_in_order_with_its_cure() -> None:
-    found = list(needs.missing(frozenset(), asked=True))
+    found = list(needs.missing({"storage-disk"}, asked=True))
     assert [name for name, _, _ in found] == sorted(ALL)
     cures = {name: cure for name, _, cure in found}
     assert "libvirt-daemon-driver-storage-gluster" in cures["storage-gluster"]
@@ -35,8 +35,16 @@ def test_everything_that_is_missing_is_named_in_order_with_its_cure() -> None:
     assert all(0 < len(text) <= 256 for _, without, cure in found for text in (without, cure))
 
 
+def test_b8_a_hypervisor_without_any_storage_driver_is_told_so_once() -> None:
+    """B8: virtqemud without virtstoraged, or libvirtd without its storage driver."""
+    found = {name: (without, cure) for name, without, cure in needs.missing(frozenset(), asked=True)}
+    assert found.keys() == {name for name in ALL if not name.startswith("storage-")} | {"storage"}
+    assert "virtstoraged.socket" in found["storage"][1]
+    assert all(0 < len(text) <= 256 for text in found["storage"])
+
+
 def test_flags_are_not_missing_before_they_could_be_asked_for() -> None:
-    names = {name for name, _, _ in needs.missing(frozenset(), asked=False)}
+    names = {name for name, _, _ in needs.missing({"storage-disk"}, asked=False)}
     assert names == ALL - needs.ASKED_OF_DOMAINS
 
 

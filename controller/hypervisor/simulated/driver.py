@@ -220,7 +220,6 @@ class SimulatedDriver:
         async with self._call("present", changing=False, source=source.key):
             if not self._host.storage_daemon:
                 return None
-            self._host.storage.require_listing(source)
             return self._host.storage.present(source)
 
     async def opened(self, uuid: str) -> Opened:

@@ -16,12 +16,13 @@ from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Removal
 from controller.hypervisor.errors import (
     HypervisorError,
+    NoStorageDriver,
     NotExaminable,
-    NotRemovable,
     StillOpen,
     StorageUnreachable,
 )
-from controller.hypervisor.places import removable_from
+from controller.hypervisor.misread import misread
+from controller.hypervisor.places import Place, neighbourhood_of, removable_from
 
 CLUSTER_BYTES = 65536
 """qcow2's default cluster; also the unit in which jobs report progress."""
@@ -201,11 +202,10 @@ class Storage:
         return Examined(image.capacity, words, form, empty=not image.clusters)
 
     def referrers(self, source: Source) -> tuple[str, ...]:
-        """Names of the images in the same place whose header points at ``source``. Raises what a test put
-        into ``unlistable``."""
-        if not self.accessible(source):
+        """Names of the images in the same place whose header points at ``source``. Raises NotListable."""
+        if (found := neighbourhood_of(source)) is None:
             return ()
-        self.require_listing(source)
+        self._list(source, found)
         place = _place(source)
         return tuple(
             image.source.path or image.source.name
@@ -213,27 +213,32 @@ class Storage:
             if image.backing and image.backing.source.key == source.key and _place(image.source) == place
         )
 
-    def require_listing(self, source: Source) -> None:
-        """Raise what listing the place of ``source`` answers, if that is an error."""
-        for beginning, error in self.unlistable.items():
-            if source.key.startswith(beginning):
-                raise error
-
     def present(self, source: Source) -> bool | None:
-        """Whether there is such an image; None where libvirt has no notion of a place."""
+        """Whether there is such an image; None where libvirt has no notion of a place, or cannot list it."""
         place = source.type == "file" or source.protocol in self.drivers
-        return source.key in self.images if place else None
+        hidden = source.key.startswith(tuple(self.unlistable))
+        return source.key in self.images if place and not hidden else None
 
     def remove(self, source: Source) -> Removal:
         """Unlink through the storage API. Running processes keep what they hold open; nothing else does."""
-        removable_from(source)
-        if not (source.type == "file" or source.protocol in self.drivers):
-            raise NotRemovable(f"no storage driver removes {source.uri}")
+        self._list(source, removable_from(source))
         if source.protocol == "rbd" and source.key in self.held:
             raise StillOpen("Ceph does not let it go: a client has it open", code=38)
         if source.key in self.kept and source.key in self.images:
             raise self.kept[source.key]
         return Removal.ABSENT if self.images.pop(source.key, None) is None else Removal.REMOVED
+
+    def _list(self, source: Source, place: Place) -> None:
+        """Raise what listing the place of ``source`` answers, if that is an error."""
+        if (source.protocol or "dir") not in self.drivers:
+            raise NoStorageDriver(
+                f"{place.key} cannot be listed: no storage driver (package {place.package})"
+            )
+        for beginning, error in self.unlistable.items():
+            if source.key.startswith(beginning):
+                if isinstance(error, HypervisorError):
+                    raise error
+                raise misread(error, f"listing {place.key}", changing=False)
 
 
 def _place(source: Source) -> tuple[str, str, tuple[Host, ...]]:

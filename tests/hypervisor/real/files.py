@@ -9,8 +9,9 @@ def content(path: str) -> bytes:
     return Path(path).read_bytes()
 
 
-def write(path: str, content: bytes) -> None:
-    Path(path).write_bytes(content)
+def write(path: str | bytes, content: bytes) -> None:
+    with open(path, "wb") as file:  # noqa: PTH123 (a Path takes no bytes)
+        file.write(content)
 
 
 def remove(path: str) -> None:
@@ -25,3 +26,7 @@ def inode(path: str) -> int:
 def names(directory: str) -> set[str]:
     """What is in a directory."""
     return {path.name for path in Path(directory).iterdir()}
+
+
+def move(path: str, to: str) -> None:
+    Path(path).rename(to)

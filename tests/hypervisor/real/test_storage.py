@@ -115,22 +115,85 @@ async def test_two_at_once_in_one_directory(driver: Driver, images: Path, host: 
     assert not any(name.startswith(OURS) for name in pool_names(host))
 
 
-async def test_an_administrators_pool_is_used_and_kept(
+async def test_b16_an_administrators_pool_is_left_as_it_is(
     driver: Driver, images: Path, pools: Pools, host: Host
 ) -> None:
-    pool = pools("admins", images)
-    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", str(images / "new"), "4M")
+    """B16: a refresh that fails stops a pool, so one that is not ours is not refreshed."""
+    pool, before = pools("admins", images), pool_names(host)
+    new = f"{images}/new"
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", f"{images}/base", "-F", "qcow2", new)
     assert "new" not in pool.listVolumes(), "the pool knows of a new file only after a refresh"
-    assert await driver.remove_image(Source.file(f"{images}/new")) is Removal.REMOVED
-    assert "admins" in pool_names(host)
+    assert set(await driver.referrers(Source.file(f"{images}/base"))) == {
+        f"{images}/{n}" for n in ("a", "b", "new")
+    }
+    assert "new" not in pool.listVolumes()
+    assert await driver.remove_image(Source.file(new)) is Removal.REMOVED
+    assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.REMOVED
+    assert files.names(str(images)) == {"base", "a", "b"}
+    assert set(pool.listVolumes()) == {"base", "a", "b"}, "what the pool knew and is gone it knows as gone"
+    assert pool_names(host) == before | {"admins"}
     assert pool.isActive()
 
 
-async def test_an_inactive_pool_in_the_way_is_named(driver: Driver, images: Path, pools: Pools) -> None:
-    pools("asleep", images, active=False)
-    with pytest.raises(errors.Busy, match=r"'asleep'.*start it"):
-        await driver.remove_image(Source.file(f"{images}/c"))
-    assert "c" in files.names(str(images))
+async def test_b16_a_pool_whose_directory_went_away_is_not_stopped(
+    driver: Driver, images: Path, pools: Pools
+) -> None:
+    """B16: libvirt stops a pool whose refresh fails, and an administrator's stays stopped."""
+    pool, away = pools("admins", images), str(images.with_name("away"))
+    files.move(str(images), away)
+    try:
+        with pytest.raises(errors.NotListable, match=f"directory {images} cannot be listed.*No such file"):
+            await driver.referrers(Source.file(f"{images}/base"))
+        with pytest.raises(errors.NotListable, match="cannot be listed"):
+            await driver.remove_image(Source.file(f"{images}/c"))
+        assert pool.isActive()
+    finally:
+        files.move(away, str(images))
+    assert set(await driver.referrers(Source.file(f"{images}/base"))) == {f"{images}/a", f"{images}/b"}
+
+
+async def test_an_inactive_pool_of_a_directory_is_not_in_the_way(
+    driver: Driver, images: Path, pools: Pools
+) -> None:
+    pool = pools("asleep", images, active=False)
+    assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.REMOVED
+    assert not pool.isActive()
+
+
+async def test_b6_names_that_are_not_utf8_hide_nothing(driver: Driver, images: Path, pools: Pools) -> None:
+    r"""B6: beside the images lies ``touch $'caf\351.iso'``; and such an image stands on one of them."""
+    directory = str(images).encode()
+    files.write(directory + b"/caf\xe9.iso", b"x" * 4096)
+    base, odd = directory + b"/base", directory + b"/odd\xe9"
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", odd)
+    on_odd = directory + b"/on-odd"
+    run_qemu_tool("qemu-img", "create", "-q", "-f", "qcow2", "-b", odd, "-F", "qcow2", on_odd)
+    found = await driver.referrers(Source.file(f"{images}/base"))
+    assert set(found) == {f"{images}/a", f"{images}/b", f"{images}/odd\\xe9"}
+    assert await driver.referrers(Source.file(f"{images}/b")) == (f"{images}/c",)
+    uuid = (await driver.domains())[:1]
+    for known in uuid:
+        free = (await driver.surroundings(known.uuid, [Source.file(f"{images}/b")])).free
+        assert free[str(images)] > 0
+    assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.REMOVED
+    pools("admins", images)
+    assert await driver.remove_image(Source.file(f"{images}/b")) is Removal.REMOVED
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'json:{{"driver":"qcow2","file":{{"driver":"file","filename":"{0}/base"}}}}',
+        'json:{{"file.driver":"file","file.filename":"{0}/base","driver":"qcow2"}}',
+        "file:{0}/base",
+        "file:///{0}/base",
+    ],
+)
+async def test_b16_a_header_in_other_words_counts_as_well(driver: Driver, images: Path, words: str) -> None:
+    path, named = f"{images}/worded", words.format(images)
+    run_qemu_tool("qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", named, "-F", "qcow2", path, "4M")
+    assert path in await driver.referrers(Source.file(f"{images}/base"))
+    assert path not in await driver.referrers(Source.file(f"{images}/a"))
 
 
 async def test_what_a_crash_left_behind_is_used_and_taken_away(
@@ -141,11 +204,15 @@ async def test_what_a_crash_left_behind_is_used_and_taken_away(
     assert f"{OURS}left" not in pool_names(host)
 
 
-async def test_a_directory_that_cannot_be_listed_is_not_an_absent_image(driver: Driver, images: Path) -> None:
+async def test_b16_a_directory_that_cannot_be_listed_is_not_an_absent_image(
+    driver: Driver, images: Path
+) -> None:
+    """B16: nor is it one without users."""
     for path in (f"{images}/missing/image", f"{images}/base/image"):
-        with pytest.raises(errors.NotRemovable, match="cannot be listed"):
+        with pytest.raises(errors.NotListable, match="cannot be listed"):
             await driver.remove_image(Source.file(path))
-        assert await driver.referrers(Source.file(path)) == ()
+        with pytest.raises(errors.NotListable, match="cannot be listed"):
+            await driver.referrers(Source.file(path))
 
 
 async def test_a_directory_is_not_an_image(driver: Driver, images: Path) -> None:
