@@ -32,6 +32,10 @@ Connector = Callable[[EventSink], Awaitable[Driver]]
 """Opens one connection whose events go to the sink. Raises Unreachable with a message for people; it must
 raise within some seconds whatever the other side does."""
 
+Doorbell = Callable[[], Awaitable[bool]]
+"""Whether there is somebody to connect to, by a question so cheap that it may be asked each second. It says
+nothing of whether a connection will work."""
+
 _CHASES = 5
 """How often a listing is repeated at once because the inventory changed while it was made."""
 
@@ -42,11 +46,11 @@ class Supervision:
 
     first_delay: float = 0.5
     most_delay: float = 30
+    ring_every: float = 1.5
+    """How often the doorbell is rung while there is no connection, where there is one."""
     check_every: float = 20
     """How often the inventory is listed without a cause. It repairs lost events, and a daemon that does not
     answer it is taken for dead."""
-    steady_after: float = 10
-    """A connection that lasted so long ends the backoff."""
 
 
 @dataclass(frozen=True)
@@ -87,15 +91,19 @@ class Host:
         on_event: Callable[[str, Event], None],
         on_change: Callable[[str], None],
         supervision: Supervision | None = None,
+        doorbell: Doorbell | None = None,
     ) -> None:
         self.name = name
         self._connect = connect
+        self._doorbell = doorbell
         self._on_event = on_event
         self._on_change = on_change
         self._supervision = supervision or Supervision()
         self._status = HostStatus(connected=False, message="not connected yet", since=datetime.now(UTC))
         self._driver: Driver | None = None
         self._link = _Link()
+        self._worked = False
+        """Whether this attempt to connect has come to a connection."""
         self._task: asyncio.Task[None] | None = None
         self._domains: Mapping[str, DomainRef] = {}
         self._names: Mapping[str, DomainRef] = {}
@@ -148,10 +156,9 @@ class Host:
     # Supervision --------------------------------------------------------------------------------------
 
     async def _supervise(self) -> None:
-        clock = asyncio.get_running_loop().time
         delay = self._supervision.first_delay
         while True:
-            began = clock()
+            self._worked = False
             try:
                 message = await self._live()
             except HypervisorError as error:
@@ -161,11 +168,21 @@ class Host:
                 _log.exception("hypervisor %s: the connection was dropped", self.name)
                 message = "an internal error, see the log of the controller"
             self._disconnected(message)
-            if clock() - began >= self._supervision.steady_after:
+            if self._worked:  # what failed before it is over
                 delay = self._supervision.first_delay
             # Jitter spreads the reconnections of many hosts; nothing secret hangs on it.
-            await asyncio.sleep(delay * random.uniform(0.5, 1))  # noqa: S311
+            await self._pause(delay * random.uniform(0.5, 1))  # noqa: S311
             delay = min(delay * 2, self._supervision.most_delay)
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the next attempt: so long at most, and not much longer than until somebody opens the door."""
+        ring_every = self._supervision.ring_every
+        while self._doorbell is not None and seconds > ring_every:
+            await asyncio.sleep(ring_every)
+            seconds -= ring_every
+            if await self._doorbell():
+                return
+        await asyncio.sleep(seconds)
 
     async def _live(self) -> str:
         """One connection from start to end; returns why it ended, raises why it did not begin."""
@@ -195,6 +212,7 @@ class Host:
         link.wake.clear()
 
     def _connected(self, facts: Facts, domains: tuple[DomainRef, ...]) -> None:
+        self._worked = True
         self._keep(domains)
         self._status = HostStatus(
             connected=True, message="connected", since=datetime.now(UTC), facts=facts, synced=True, tried=True

@@ -27,6 +27,7 @@ from controller.hypervisor import definition, examine, monitor, places, probe, r
 from controller.hypervisor.aliases import Aliases
 from controller.hypervisor.codes import misread, translate
 from controller.hypervisor.connections import Connections
+from controller.hypervisor.doorbell import doorbell
 from controller.hypervisor.driver import (
     Answered,
     DomainReading,
@@ -42,7 +43,6 @@ from controller.hypervisor.driver import (
 )
 from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
-from controller.hypervisor.host import Connector
 from controller.hypervisor.listings import Listings
 from controller.hypervisor.reach import Reach, is_local
 from controller.hypervisor.reach_progress import Use
@@ -59,18 +59,28 @@ _LOST_FOR_GOOD = 600.0
 a machine that lost its power in mid-sentence never answers the old one."""
 
 
-def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> Connector:
-    """A connector for ``uri``, which is opened as it is.
+def connect_libvirt(uri: str, *, timing: Timing = DEFAULT_TIMING) -> LibvirtConnector:
+    """A connector for ``uri``, which is opened as it is."""
+    return LibvirtConnector(uri, timing)
+
+
+class LibvirtConnector:
+    """Opens connections to one daemon.
 
     What hangs is remembered over reconnections: while an attempt to connect or a call about the connection
     has no answer, the next attempt raises Unreachable without sending anything.
     """
-    unanswered, reach = Unanswered(), Reach(local=is_local(uri))
 
-    async def connect(sink: EventSink) -> Driver:
-        return await LibvirtDriver.open(uri, sink, unanswered=unanswered, reach=reach, timing=timing)
+    def __init__(self, uri: str, timing: Timing) -> None:
+        self._uri, self._timing = uri, timing
+        self._unanswered, self._reach = Unanswered(), Reach(local=is_local(uri))
+        self.doorbell = doorbell(uri, hangs=lambda: bool(self._unanswered.calls(CONNECTION)))
+        """Whether there is somebody to connect to; None when only an attempt can tell."""
 
-    return connect
+    async def __call__(self, sink: EventSink) -> Driver:
+        return await LibvirtDriver.open(
+            self._uri, sink, unanswered=self._unanswered, reach=self._reach, timing=self._timing
+        )
 
 
 class LibvirtDriver:

@@ -79,10 +79,14 @@ class Fleet:
             self.faults[name] = str(error)
             self._on_change(name)
             return
-        connect = timed_connector(
-            self._make_connector(checked.connect_to), self._metrics.libvirt_call_seconds
+        connect = self._make_connector(checked.connect_to)
+        host = Host(
+            name,
+            timed_connector(connect, self._metrics.libvirt_call_seconds),
+            on_event=self._on_event,
+            on_change=self._on_change,
+            doorbell=getattr(connect, "doorbell", None),
         )
-        host = Host(name, connect, on_event=self._on_event, on_change=self._on_change)
         self.hosts[name] = host
         host.start()
 

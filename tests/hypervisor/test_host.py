@@ -28,7 +28,7 @@ NOT_ASKED = Facts("9.0.0", "7.2.22", "here", frozenset(), flags_asked=False)
 ASKED = Facts("9.0.0", "7.2.22", "here", frozenset({"commit-relative"}))
 ONE = DomainRef("uuid-1", "one", active=True)
 TWO = DomainRef("uuid-2", "two", active=False)
-QUICK = Supervision(first_delay=0.001, most_delay=0.008, check_every=0.01, steady_after=60)
+QUICK = Supervision(first_delay=0.001, most_delay=0.008, check_every=0.01)
 
 
 class Daemon:
@@ -222,6 +222,73 @@ async def test_delays_double_up_to_the_most(
     await until(lambda: len(delays) >= 6)
     for delay, whole in zip(delays, [0.001, 0.002, 0.004, 0.008, 0.008, 0.008], strict=False):
         assert whole / 2 <= delay <= whole
+
+
+async def test_b13_delays_begin_anew_once_a_connection_has_worked(
+    host: Host, daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """B13: a daemon that died twice in short order is not waited for longer than one that died once."""
+    delays: list[float] = []
+    sleep = asyncio.sleep
+
+    async def record(delay: float) -> None:
+        if delay:
+            delays.append(delay)
+        await sleep(0)
+
+    monkeypatch.setattr(asyncio, "sleep", record)
+    daemon.refusal = Unreachable("refused")
+    host.start()
+    await until(lambda: len(delays) >= 6)
+    assert delays[-1] > QUICK.first_delay
+    daemon.refusal = None
+    await until(lambda: host.status.connected)
+    delays.clear()
+    daemon.send(Disconnected("it died"))
+    await until(lambda: delays)
+    assert delays[0] <= QUICK.first_delay
+
+
+async def test_b13_a_door_that_opens_is_gone_through_at_once(daemon: Daemon) -> None:
+    """B13: without it the next attempt would be in an hour. While the door is closed, none is made."""
+    opens, rung = asyncio.Event(), 0
+
+    async def doorbell() -> bool:
+        nonlocal rung
+        rung += 1
+        return opens.is_set()
+
+    tried = 0
+
+    async def connect(sink: EventSink) -> Driver:
+        nonlocal tried
+        tried += 1
+        return await daemon.connect(sink)
+
+    host = Host(
+        "h",
+        connect,
+        on_event=lambda _name, _event: None,
+        on_change=lambda _name: None,
+        supervision=Supervision(first_delay=3600, most_delay=3600, ring_every=0.001, check_every=3600),
+        doorbell=doorbell,
+    )
+    daemon.refusal = Unreachable("refused")
+    host.start()
+    try:
+        for attempts in (1, 2):
+            enough = rung + 5
+            await until(lambda: rung > enough)  # noqa: B023 (awaited here)
+            assert tried == attempts
+            daemon.refusal = None
+            opens.set()
+            await until(lambda: host.status.connected)
+            assert tried == attempts + 1
+            opens.clear()
+            daemon.refusal = Unreachable("refused")
+            daemon.send(Disconnected("it died"))
+    finally:
+        await host.stop()
 
 
 @pytest.mark.parametrize(

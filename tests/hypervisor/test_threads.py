@@ -206,8 +206,7 @@ async def test_a_pool_that_was_never_used_closes_too(unanswered: Unanswered) -> 
 async def test_waiting_calls_are_told_that_nothing_was_sent(pool: CallThreads, gate: threading.Event) -> None:
     slow = [asyncio.create_task(pool.run(gate.wait, key=key, what=key, deadline=LONG)) for key in "abc"]
     waiting = asyncio.create_task(pool.run(gate.wait, key="d", what="d", deadline=LONG, changing=True))
-    await until(lambda: pool.threads >= 3)
-    await asyncio.sleep(0)
+    await until(lambda: pool._running >= 3)
     pool.close(lambda: None)
     with pytest.raises(Unreachable, match="closed before"):
         await waiting
