@@ -30,6 +30,10 @@ class Aliases:
         elif key not in self._finding:  # a failing disk reports thousands of errors a second
             self._finding[key] = asyncio.get_running_loop().create_task(self._resolve(event))
 
+    def forget(self, uuid: str) -> None:
+        """The domain has other devices than before: an alias may be another one's by now."""
+        self._known = {key: target for key, target in self._known.items() if key[0] != uuid}
+
     def close(self) -> None:
         """Find nothing more."""
         for task in self._finding.values():

@@ -205,6 +205,14 @@ class IOFailed:
 
 
 @dataclass(frozen=True)
+class DeviceChanged:
+    """A device was plugged into a running machine, or out of it: a disk, or something else."""
+
+    uuid: str
+    plugged: bool
+
+
+@dataclass(frozen=True)
 class Disconnected:
     """The connection is dead: no call on this driver will succeed again."""
 
@@ -219,7 +227,7 @@ class Answered:
     uuid: str
 
 
-Event = Lifecycle | JobChanged | IOFailed | Disconnected | Answered
+Event = Lifecycle | JobChanged | IOFailed | DeviceChanged | Disconnected | Answered
 EventSink = Callable[[Event], None]
 """Called on the asyncio loop's thread. An event is a hint to look, never a fact to act on."""
 

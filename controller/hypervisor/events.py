@@ -12,7 +12,15 @@ from dataclasses import dataclass
 
 import libvirt
 
-from controller.hypervisor.driver import Disconnected, Event, JobChanged, JobStatus, Lifecycle, LifecycleKind
+from controller.hypervisor.driver import (
+    DeviceChanged,
+    Disconnected,
+    Event,
+    JobChanged,
+    JobStatus,
+    Lifecycle,
+    LifecycleKind,
+)
 from controller.hypervisor.reading import job_kind
 
 _LIFECYCLE = {
@@ -66,6 +74,8 @@ class Subscription:
             (libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, _on_lifecycle),
             (libvirt.VIR_DOMAIN_EVENT_ID_BLOCK_JOB_2, _on_block_job),
             (libvirt.VIR_DOMAIN_EVENT_ID_IO_ERROR_REASON, _on_io_error),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, _on_plugged),
+            (libvirt.VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, _on_unplugged),
         ):
             self._identifiers.append(connection.domainEventRegisterAny(None, event, callback, take))
 
@@ -109,6 +119,16 @@ def _on_io_error(
     take: Take,
 ) -> None:
     take(DeviceFailed(uuid=domain.UUIDString(), alias=alias or "", reason=reason or ""))
+
+
+def _on_plugged(_connection: libvirt.virConnect, domain: libvirt.virDomain, _alias: str, take: Take) -> None:
+    take(DeviceChanged(uuid=domain.UUIDString(), plugged=True))
+
+
+def _on_unplugged(
+    _connection: libvirt.virConnect, domain: libvirt.virDomain, _alias: str, take: Take
+) -> None:
+    take(DeviceChanged(uuid=domain.UUIDString(), plugged=False))
 
 
 def _on_close(_connection: libvirt.virConnect, reason: int, take: Take) -> None:

@@ -30,6 +30,7 @@ from controller.hypervisor.connections import Connections
 from controller.hypervisor.doorbell import doorbell
 from controller.hypervisor.driver import (
     Answered,
+    DeviceChanged,
     DomainReading,
     DomainRef,
     Driver,
@@ -417,8 +418,10 @@ class LibvirtDriver:
             return
         if isinstance(event, DeviceFailed):
             self._aliases.failed(event)
-        else:
-            self._sink(event)
+            return
+        if isinstance(event, DeviceChanged):
+            self._aliases.forget(event.uuid)
+        self._sink(event)
 
     async def _target(self, uuid: str, alias: str) -> str:
         look = partial(reading.target_of_alias, uuid=uuid, alias=alias)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from controller.api.hypervisor import Hypervisor
 from controller.hypervisor.driver import (
     Answered,
+    DeviceChanged,
     Event,
     IOFailed,
     JobChanged,
@@ -91,7 +92,7 @@ class Wakeups:
 
     def on_event(self, hypervisor: str, event: Event) -> None:
         """A libvirt event: look at its domain, and at whatever waits for a domain like it, or for others."""
-        if isinstance(event, Lifecycle | JobChanged | IOFailed | Answered):
+        if isinstance(event, Lifecycle | JobChanged | IOFailed | DeviceChanged | Answered):
             key = DomainKey(hypervisor, event.uuid)
             if self.means_something(key):
                 self._context.wake(key)
@@ -99,6 +100,8 @@ class Wakeups:
                 self._context.ledger.saw_job(key, event.target, event.kind)
             if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
                 self._context.ledger.job_failed(key, event.target, JOB_ENDED[event.status])
+        if isinstance(event, DeviceChanged) and not event.plugged:
+            self._wake_held()
         if isinstance(event, Lifecycle):
             # It may have come from another hypervisor, or gone to one.
             for name in self._fleet.hosts:

@@ -11,6 +11,7 @@ from controller.chain.observation import RunState
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
     Answered,
+    DeviceChanged,
     DomainRef,
     IOFailed,
     Lifecycle,
@@ -193,6 +194,7 @@ class Domains(Libvirtd):
         process.disks[disk.target] = plug(disk, self.storage, process)
         if persistent and machine.definition is not None:
             machine.definition[disk.target] = disk
+        self.emit(DeviceChanged(uuid, plugged=True))
 
     def detach(self, uuid: str, target: str) -> None:
         """Unplug a disk, from the persistent definition too. Raises Busy while it has a job."""
@@ -204,6 +206,7 @@ class Domains(Libvirtd):
         del machine.running().disks[target]
         if machine.definition is not None:
             machine.definition.pop(target, None)
+        self.emit(DeviceChanged(uuid, plugged=False))
 
     def lock(self, uuid: str, holder: str = "remoteDispatchDomainScreenshot") -> None:
         """A call of somebody else holds the domain: reads and changes get Busy (code 68)."""

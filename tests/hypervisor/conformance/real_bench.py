@@ -39,6 +39,7 @@ from tests.hypervisor.conformance.workbench import (
 from tests.hypervisor.servers import need, source_of
 
 _numbers = itertools.count(1)
+_LIVE_AND_CONFIG = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
 _PAUSE = 0.01
 """Seconds between two looks at something that has no event."""
 
@@ -172,6 +173,21 @@ class RealBench(Workbench):
     async def undefine(self, uuid: str) -> None:
         self._domain(uuid).undefine()
 
+    async def attach(self, uuid: str, target: str, drive: Drive) -> None:
+        xml = etree.tostring(_disk_xml(target, drive), encoding="unicode")
+        self._domain(uuid).attachDeviceFlags(xml, _LIVE_AND_CONFIG)
+
+    async def detach(self, uuid: str, target: str) -> None:
+        root = etree.fromstring(self._domain(uuid).XMLDesc(0).encode())
+        disk = next(
+            one for one in root.iterfind("devices/disk") if one.find(f"target[@dev='{target}']") is not None
+        )
+        # No guest is there to agree; QEMU takes such a device away when the machine is reset.
+        self._domain(uuid).detachDeviceFlags(
+            etree.tostring(disk, encoding="unicode"), libvirt.VIR_DOMAIN_AFFECT_LIVE
+        )
+        self._domain(uuid).reset(0)
+
     async def restart_libvirtd(self) -> None:
         await asyncio.to_thread(self._host.restart)
 
@@ -253,17 +269,21 @@ def _domain_xml(name: str, drives: Mapping[str, Drive]) -> str:
     etree.SubElement(root, "memory", unit="MiB").text = "16"
     etree.SubElement(root, "vcpu").text = "1"
     etree.SubElement(etree.SubElement(root, "os"), "type", arch="x86_64", machine="pc").text = "hvm"
+    etree.SubElement(etree.SubElement(root, "features"), "acpi")  # without it no disk can be plugged in
     devices = etree.SubElement(root, "devices")
-    for target, drive in drives.items():
-        kind = "file" if drive.source is None else drive.source.type
-        disk = etree.SubElement(devices, "disk", type=kind, device=drive.device)
-        etree.SubElement(disk, "driver", name="qemu", type=drive.format)
-        if drive.source is not None:
-            disk.append(drive.source.element())
-        bus = "virtio" if target.startswith("vd") else "ide"
-        etree.SubElement(disk, "target", dev=target, bus=bus)
-        if drive.readonly:
-            etree.SubElement(disk, "readonly")
+    devices.extend(_disk_xml(target, drive) for target, drive in drives.items())
     etree.SubElement(devices, "controller", type="usb", model="none")
     etree.SubElement(devices, "memballoon", model="none")
     return etree.tostring(root, encoding="unicode")
+
+
+def _disk_xml(target: str, drive: Drive) -> etree._Element:
+    kind = "file" if drive.source is None else drive.source.type
+    disk = etree.Element("disk", type=kind, device=drive.device)
+    etree.SubElement(disk, "driver", name="qemu", type=drive.format)
+    if drive.source is not None:
+        disk.append(drive.source.element())
+    etree.SubElement(disk, "target", dev=target, bus="virtio" if target.startswith("vd") else "ide")
+    if drive.readonly:
+        etree.SubElement(disk, "readonly")
+    return disk

@@ -61,16 +61,7 @@ class SimulatedBench(Workbench):
     async def machine(
         self, drives: Mapping[str, Drive], *, persistent: bool = True, start: bool = True
     ) -> str:
-        definitions = [
-            DiskDefinition(
-                target,
-                () if drive.source is None else (Link(drive.source, drive.format),),
-                device=drive.device,
-                bus="virtio" if target.startswith("vd") else "ide",
-                readonly=drive.readonly,
-            )
-            for target, drive in drives.items()
-        ]
+        definitions = [_definition(target, drive) for target, drive in drives.items()]
         name = f"m{next(self._numbers)}"
         return self.host.add_domain(name, definitions, running=start, persistent=persistent)
 
@@ -85,6 +76,12 @@ class SimulatedBench(Workbench):
 
     async def undefine(self, uuid: str) -> None:
         self.host.undefine(uuid)
+
+    async def attach(self, uuid: str, target: str, drive: Drive) -> None:
+        self.host.attach(uuid, _definition(target, drive))
+
+    async def detach(self, uuid: str, target: str) -> None:
+        self.host.detach(uuid, target)
 
     async def restart_libvirtd(self) -> None:
         self.host.restart_libvirtd()
@@ -105,3 +102,13 @@ class SimulatedBench(Workbench):
     async def backing_name(self, source: Source) -> str | None:
         backing = self.host.storage.open(source.key).backing
         return backing.name if backing else None
+
+
+def _definition(target: str, drive: Drive) -> DiskDefinition:
+    return DiskDefinition(
+        target,
+        () if drive.source is None else (Link(drive.source, drive.format),),
+        device=drive.device,
+        bus="virtio" if target.startswith("vd") else "ide",
+        readonly=drive.readonly,
+    )

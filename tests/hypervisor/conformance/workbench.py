@@ -117,6 +117,14 @@ class Workbench(ABC):
         """Drop the persistent definition."""
 
     @abstractmethod
+    async def attach(self, uuid: str, target: str, drive: Drive) -> None:
+        """Plug a disk into the running machine, and into its definition."""
+
+    @abstractmethod
+    async def detach(self, uuid: str, target: str) -> None:
+        """Unplug a disk; the guest lets it go at once, or never."""
+
+    @abstractmethod
     async def restart_libvirtd(self) -> None:
         """SIGKILL the daemon and start it again. The driver is dead then."""
 

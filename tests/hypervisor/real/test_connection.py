@@ -152,7 +152,8 @@ async def test_a_killed_daemon_is_found_again_with_its_machines(
     await events.wait(lambda event: isinstance(event, Disconnected))
     assert not host.status.connected
     assert not host.status.synced
-    said = r"hypervisor victim: (the daemon closed the connection|.*Connection refused)"  # an attempt may be over
+    # The next attempt to connect may be over, and have failed.
+    said = r"hypervisor victim: (the daemon closed the connection|.*Connection refused)"
     with pytest.raises(errors.Unreachable, match=said):
         _ = host.driver
     await until(lambda: "Connection refused" in host.status.message)
