@@ -69,7 +69,12 @@ class Blocked:
     @property
     def passing(self) -> bool:
         """True when it ends by itself, so that nothing worse is done meanwhile."""
-        return self.why in (Why.QUEUED, Why.NOT_CONVERGING, Why.HYPERVISOR_UNREACHABLE)
+        return self.why in (
+            Why.QUEUED,
+            Why.NOT_CONVERGING,
+            Why.HYPERVISOR_UNREACHABLE,
+            Why.USERS_UNKNOWN,
+        )
 
 
 def ownership_guard(observation: Observation) -> Blocked | None:
@@ -252,7 +257,7 @@ def lent_guard(observation: Observation, overlay: Source) -> Blocked | None:
             f"whether {overlay.uri} is used elsewhere cannot be told while Hypervisor "
             f"{', '.join(observation.unasked)} does not answer: the point waits for it",
         )
-    return None
+    return unread(observation, overlay)
 
 
 def unasked(observation: Observation, source: Source) -> Blocked | None:
@@ -264,6 +269,19 @@ def unasked(observation: Observation, source: Source) -> Blocked | None:
         Why.HYPERVISOR_UNREACHABLE,
         f"whether a machine of Hypervisor {names} reads {source.uri} cannot be told while it does not "
         f"answer: this waits for it (if it is gone for good, delete its Hypervisor object)",
+    )
+
+
+def unread(observation: Observation, source: Source) -> Blocked | None:
+    """What is against changing or removing an image while a machine does not tell what it uses."""
+    if not observation.unread:
+        return None
+    names = ", ".join(observation.unread)
+    return Blocked(
+        Why.USERS_UNKNOWN,
+        f"whether machine {names} uses {source.uri} cannot be told, because libvirt does not read its "
+        f"definition out while it hangs or migrates: this waits for it (virsh domcontrol {quote(names)} says "
+        f"what it is at)",
     )
 
 

@@ -10,7 +10,7 @@ from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.gate import UNKNOWN, Gate
-from controller.chain.guards import Blocked, Why, unasked
+from controller.chain.guards import Blocked, Why, unasked, unread
 from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind
 from controller.chain.observation import DiskFacts, Observation
@@ -140,6 +140,13 @@ def unasked_guard(case: MergeCase) -> Blocked | None:
     return None if source is None else unasked(case.observation, source)
 
 
+def unread_guard(case: MergeCase) -> Blocked | None:
+    """A machine that does not tell what it uses may use anything on this hypervisor."""
+    if case.writes_to is None:
+        return None
+    return unread(case.observation, case.chain.layers[case.writes_to].source)
+
+
 def growth_guard(case: MergeCase) -> Blocked | None:
     """A commit needs a lower image at least as large as the disk. QEMU grows files and network images that
     can grow; an export or a device of fixed size cannot."""
@@ -222,6 +229,7 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
     understood_guard,
     shared_guard,
     unasked_guard,
+    unread_guard,
     growth_guard,
     mark_guard,
     space_guard,

@@ -122,6 +122,9 @@ class Observation:
     made beforehand."""
     unasked: tuple[str, ...] = ()
     """Hypervisors that could not be asked for users of images on the network, or for ``claims``."""
+    unread: tuple[str, ...] = ()
+    """Machines of this hypervisor whose definition is not known, because they do not answer: each may use
+    any image."""
     marks: tuple[Mark, ...] = ()
     """Snapshots and checkpoints of libvirt's own; read together with who else uses the images when a merge is
     due."""

@@ -30,10 +30,8 @@ from controller.hypervisor.errors import (
     OutOfStep,
     ServiceMissing,
     Unreachable,
-    Unreadable,
     Unsupported,
 )
-from controller.hypervisor.texts import odd_word
 
 FROM_RPC = libvirt.VIR_FROM_RPC
 FROM_REMOTE = libvirt.VIR_FROM_REMOTE
@@ -113,24 +111,6 @@ def translate(error: libvirt.libvirtError, *, changing: bool) -> HypervisorError
         return DriverMissing(f"{message}: {needs.advice(driver)}", code=code)
     kind = _classify(code, error.get_error_domain() or 0, message, changing=changing)
     return kind(message, code=code)
-
-
-def misread(error: Exception, what: str, *, changing: bool) -> HypervisorError:
-    """What a call came to whose answer libvirt-python, or varve, could not read.
-
-    ``what`` names the call. It was answered, so the connection is well; what it did is not known.
-    """
-    if isinstance(error, UnicodeDecodeError):
-        said = (
-            f"libvirt names {odd_word(error)}, which is not UTF-8: rename it, and with it whatever refers to "
-            "it (for a backing file: qemu-img rebase -u, while the machine is off)"
-        )
-    else:
-        said = (
-            f"libvirt's answer is not understood ({type(error).__name__}: {error}); the controller's log has "
-            "the place: please report it, with the versions of libvirt and libvirt-python"
-        )
-    return (OutcomeUnknown if changing else Unreadable)(f"{what}: {said}")
 
 
 def _classify(code: int, domain: int, message: str, *, changing: bool) -> type[HypervisorError]:

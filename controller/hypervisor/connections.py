@@ -8,13 +8,22 @@ daemon's keepalive woke it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
+import traceback
+from collections.abc import Callable
+from typing import TypeVar
 
 import libvirt
 
 from controller.hypervisor import event_loop
-from controller.hypervisor.errors import Unreachable
+from controller.hypervisor.codes import translate
+from controller.hypervisor.errors import HypervisorError, Unreachable
 from controller.hypervisor.events import Subscription, Take
+from controller.hypervisor.misread import misread
+
+_log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Connections:
@@ -49,6 +58,22 @@ class Connections:
             self.hang_up()
             mine = self._own.connection = self._connect()
         return mine
+
+    def ask(self, what: str, function: Callable[[libvirt.virConnect], T], *, changing: bool) -> T:
+        """What ``function`` gets from libvirt. Raises HypervisorError, whatever libvirt-python raises."""
+        connection = self.mine()
+        try:
+            return function(connection)
+        except HypervisorError:
+            raise
+        except libvirt.libvirtError as error:
+            kind = translate(error, changing=changing)
+        except Exception as error:  # noqa: BLE001 (whatever it is, the caller must know what to conclude)
+            _log.warning("an answer of libvirt is not understood", extra={"trace": traceback.format_exc()})
+            kind = misread(error, what, changing=changing)
+        # Outside the handler: libvirt's error would keep its frames, and with them libvirt's objects, alive
+        # wherever this one goes.
+        raise kind
 
     def hang_up(self) -> None:
         """Close the connection of this thread, unless it is the first."""

@@ -80,6 +80,17 @@ class DomainReading:
 
 
 @dataclass(frozen=True)
+class Definitions:
+    """What all machines of a hypervisor name."""
+
+    documents: tuple[str, ...]
+    """Live and persistent XML. Of a machine that does not answer, what it last said."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Machines that do not answer, and of which nothing is known that still holds: UUID to name. Each may use
+    anything."""
+
+
+@dataclass(frozen=True)
 class Pool:
     """A libvirt storage pool that can hold overlays."""
 
@@ -248,8 +259,9 @@ class Driver(Protocol):
         takes longer to tell than all the rest together. Raises DomainGone."""
         ...
 
-    async def definitions(self) -> tuple[str, ...]:
-        """The live and the persistent XML of every domain, to see who else names an image."""
+    async def definitions(self) -> Definitions:
+        """The live and the persistent XML of every domain, to see who else names an image. One that does not
+        answer costs a moment, once."""
         ...
 
     async def referrers(self, source: Source) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from controller.chain.access import model_of
 from controller.chain.disk import Disk, DomainDefinition
-from controller.chain.guards import Why, in_use, unasked
+from controller.chain.guards import Why, in_use, unasked, unread
 from controller.chain.journal import Operation, OperationKind
 from controller.chain.observation import Observation, RunState
 from controller.chain.prepared import fault
@@ -87,7 +87,14 @@ class LastLook:
         lent = [one for one in step.disks if one.operation.lent]
         if not lent:
             return
-        claims = await self._fleet.claims(await self._driver.definitions())
+        here = await self._driver.definitions()
+        if here.unread:
+            raise Refused(
+                f"what machine {', '.join(sorted(here.unread.values()))} uses cannot be told while it does "
+                f"not answer: the point waits for it",
+                Why.USERS_UNKNOWN,
+            )
+        claims = await self._fleet.claims(here.documents)
         for one in lent:
             source = one.operation.kept.source
             names = set(source.claimed_as)
@@ -129,7 +136,10 @@ class LastLook:
             raise Stale("who else uses the image was not read")
         if named := sorted(source.footprints & elsewhere.keys()):
             raise Refused(f"the image is used by {elsewhere[named[0]]}")
-        if source.type == "network" and (obstacle := unasked(self._observation, source)):
+        obstacle = unread(self._observation, source)
+        if obstacle is None and source.type == "network":
+            obstacle = unasked(self._observation, source)
+        if obstacle is not None:
             raise Refused(obstacle.message, obstacle.why)
         if referrers := await self._driver.referrers(source):
             raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")

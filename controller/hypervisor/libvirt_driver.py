@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import traceback
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TypeVar
@@ -25,11 +24,12 @@ from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor import definition, examine, monitor, places, probe, reading, storage
 from controller.hypervisor.aliases import Aliases
-from controller.hypervisor.codes import misread, translate
 from controller.hypervisor.connections import Connections
+from controller.hypervisor.definitions import DefinitionReader
 from controller.hypervisor.doorbell import doorbell
 from controller.hypervisor.driver import (
     Answered,
+    Definitions,
     DeviceChanged,
     DomainReading,
     DomainRef,
@@ -47,7 +47,7 @@ from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.listings import Listings
 from controller.hypervisor.reach import Reach, is_local
 from controller.hypervisor.reach_progress import Use
-from controller.hypervisor.threads import CONNECTION, CallThreads, Unanswered
+from controller.hypervisor.threads import CONNECTION, CallThreads, Progress, Unanswered
 from controller.hypervisor.timing import DEFAULT_TIMING, Timing
 
 _log = logging.getLogger(__name__)
@@ -102,6 +102,11 @@ class LibvirtDriver:
         self._closed: asyncio.Future[None] | None = None
         self._aliases = Aliases(self._target, self._emit)
         self._listings = Listings(self._list)
+        self._definitions = DefinitionReader(
+            self._ask_definitions,
+            hangs=lambda uuid: bool(unanswered.calls(uuid)),
+            answered=lambda uuid: self._emit(Answered(uuid)),
+        )
 
     @classmethod
     async def open(
@@ -145,8 +150,17 @@ class LibvirtDriver:
         look = partial(reading.read_domain, uuid=uuid, sizes=sizes)
         return await self._ask(f"reading domain {uuid}", look, key=uuid)
 
-    async def definitions(self) -> tuple[str, ...]:
-        return await self._ask("reading every domain", reading.list_definitions, deadline=self._timing.sweep)
+    async def definitions(self) -> Definitions:
+        return await self._definitions.read()
+
+    async def _ask_definitions(
+        self, what: str, function: _Function[T], *, key: str, progress: Progress | None = None
+    ) -> T:
+        patience = self._timing.definition
+        deadline = patience if progress is None else self._timing.sweep
+        return await self._run(
+            what, function, key=key, deadline=deadline, changing=False, progress=progress, patience=patience
+        )
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
         place = places.neighbourhood_of(source)
@@ -338,6 +352,7 @@ class LibvirtDriver:
     async def close(self) -> None:
         """Close when the last call has returned; wait for that for ``timing.close`` seconds at most."""
         self._aliases.close()
+        self._definitions.close()
         closed = self._end()
         done, _ = await asyncio.wait({closed}, timeout=self._timing.close)
         if not done:
@@ -380,26 +395,25 @@ class LibvirtDriver:
         )
 
     async def _run(
-        self, what: str, function: _Function[T], *, key: str, deadline: float, changing: bool
+        self,
+        what: str,
+        function: _Function[T],
+        *,
+        key: str,
+        deadline: float,
+        changing: bool,
+        progress: Progress | None = None,
+        patience: float = 0.0,
     ) -> T:
-        def translated() -> T:
-            connection = self._connections.mine()
-            try:
-                return function(connection)
-            except HypervisorError:
-                raise
-            except libvirt.libvirtError as error:
-                kind = translate(error, changing=changing)
-            except Exception as error:  # noqa: BLE001 (whatever it is, the caller needs to know what it may conclude)
-                _log.warning(
-                    "an answer of libvirt is not understood", extra={"trace": traceback.format_exc()}
-                )
-                kind = misread(error, what, changing=changing)
-            # Outside the handler: libvirt's error would keep its frames, and with them libvirt's objects,
-            # alive wherever this one goes.
-            raise kind
-
-        return await self._threads.run(translated, key=key, what=what, deadline=deadline, changing=changing)
+        return await self._threads.run(
+            lambda: self._connections.ask(what, function, changing=changing),
+            key=key,
+            what=what,
+            deadline=deadline,
+            changing=changing,
+            progress=progress,
+            patience=patience,
+        )
 
     # Events -------------------------------------------------------------------------------------------
 
@@ -419,6 +433,7 @@ class LibvirtDriver:
         if isinstance(event, DeviceFailed):
             self._aliases.failed(event)
             return
+        self._definitions.saw(event)
         if isinstance(event, DeviceChanged):
             self._aliases.forget(event.uuid)
         self._sink(event)

@@ -21,7 +21,7 @@ from controller.chain.opened import Opened as ChainOpened
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
-from controller.hypervisor.driver import DomainReading, Driver, LayerStats, Opened
+from controller.hypervisor.driver import Definitions, DomainReading, Driver, LayerStats, Opened
 from controller.hypervisor.errors import (
     Busy,
     DomainGone,
@@ -53,7 +53,7 @@ class Elsewhere:
     documents: Mapping[str, tuple[str, ...]]
     """All definitions, by the name of the hypervisor."""
     silent: tuple[str, ...]
-    """Hypervisors that said nothing: unknown is not absent."""
+    """Hypervisors that said nothing, or not of all their machines: unknown is not absent."""
 
 
 @dataclass
@@ -68,20 +68,30 @@ class Fleet:
 
     async def claims(self, here: Iterable[str]) -> tuple[Claim, ...]:
         """Who claims images anywhere, read now; ``here`` are the definitions of the hypervisor in question.
-        Raises HypervisorError when one that was connected does not answer."""
+        Raises HypervisorError when one that was connected does not answer, or one of its machines."""
         found = await asyncio.gather(*(other.definitions() for other in self.drivers.values()))
-        return await asyncio.to_thread(claims, here, dict(zip(self.drivers, found, strict=True)))
+        said = dict(zip(self.drivers, found, strict=True))
+        if silent := [_in_part(name, one) for name, one in said.items() if one.unread]:
+            raise Busy(f"what Hypervisor {', '.join(silent)} uses cannot be told while that does not answer")
+        return await asyncio.to_thread(claims, here, {name: one.documents for name, one in said.items()})
 
     async def elsewhere(self) -> Elsewhere:
         """What all others define, asked at the same time, once: the slowest that answers takes the time."""
         if self._said is None:
             answers = await asyncio.gather(*(_answer(other) for other in self.drivers.values()))
-            said = {name: text for name, text in zip(self.drivers, answers, strict=True) if text is not None}
-            self._said = Elsewhere(said, tuple(sorted({*self.away, *(self.drivers.keys() - said.keys())})))
+            said = {name: one for name, one in zip(self.drivers, answers, strict=True) if one is not None}
+            in_part = {_in_part(name, one) for name, one in said.items() if one.unread}
+            silent = {*self.away, *(self.drivers.keys() - said.keys()), *in_part}
+            documents = {name: one.documents for name, one in said.items()}
+            self._said = Elsewhere(documents, tuple(sorted(silent)))
         return self._said
 
 
-async def _answer(driver: Driver) -> tuple[str, ...] | None:
+def _in_part(hypervisor: str, said: Definitions) -> str:
+    return f"{hypervisor} (of its machine {', '.join(sorted(said.unread.values()))})"
+
+
+async def _answer(driver: Driver) -> Definitions | None:
     try:
         return await driver.definitions()
     except HypervisorError as error:
@@ -107,9 +117,11 @@ async def with_usage(
     """
     images = network_images(observation)
     asked = fleet if fleet is not None and (lent or images) else Fleet()
-    documents, elsewhere, observation = await asyncio.gather(
+    here, elsewhere, observation = await asyncio.gather(
         driver.definitions(), asked.elsewhere(), _with_marks(driver, observation, merging, measuring)
     )
+    documents = here.documents
+    unread = sorted(name for uuid, name in here.unread.items() if uuid != observation.uuid)
     if lent:
         found = await asyncio.to_thread(claims, documents, elsewhere.documents)
         observation = replace(observation, claims={claim.name: claim.user for claim in reversed(found)})
@@ -118,7 +130,7 @@ async def with_usage(
     if images and elsewhere.documents:
         others = await asyncio.to_thread(users_elsewhere, elsewhere.documents, images, observation)
         users = {**others, **users}
-    return replace(observation, in_use_elsewhere=users, unasked=elsewhere.silent)
+    return replace(observation, in_use_elsewhere=users, unasked=elsewhere.silent, unread=tuple(unread))
 
 
 async def _with_marks(

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from controller.chain.backing_name import meant
 from controller.chain.source import Host, Source
 from controller.hypervisor.errors import NotListable, NotRemovable
 
+_ELSEWHERE = re.compile(r"[a-z+]+://")
+"""A URI, which is of an image on the network; that of a file begins with ``file:`` and is a path to QEMU."""
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
 
@@ -77,10 +78,10 @@ class Directory(Place):
         wanted, plain = posixpath.normpath(source.path), backing.removeprefix("file:")
         if posixpath.normpath(posixpath.join(self.path, plain)) == wanted:
             return True
-        found = meant(plain, Source.file(self.name_of("image")))
-        if found is None:  # in words that are not known here: it may be, if they have the name
-            return re.search(rf'(?<![^/"]){re.escape(source.leaf)}(?![^"?,&])', backing) is not None
-        return bool(found.path) and posixpath.normpath(found.path) == wanted
+        if ":" not in plain.partition("/")[0] or _ELSEWHERE.match(plain):
+            return False
+        # In other words of QEMU (json:, or of a driver): it may be, if they have the name.
+        return re.search(rf'(?<![^/"]){re.escape(source.leaf)}(?![^"?,&])', plain) is not None
 
 
 @dataclass(frozen=True)

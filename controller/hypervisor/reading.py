@@ -20,6 +20,7 @@ from controller.hypervisor.driver import BlockJob, DomainReading, DomainRef, Lay
 from controller.hypervisor.errors import Busy
 from controller.hypervisor.texts import told
 
+_ARRIVING = "migration-in"
 _ATTEMPTS = 5
 """How often a read that met a machine in the middle of starting or stopping begins again."""
 
@@ -79,11 +80,6 @@ def list_domains(connection: libvirt.virConnect) -> tuple[DomainRef, ...]:
     )
 
 
-def list_definitions(connection: libvirt.virConnect) -> tuple[str, ...]:
-    """Live and persistent XML of every domain. One that goes away meanwhile names nothing any more."""
-    return tuple(xml for domain in connection.listAllDomains(0) for xml in _definitions_of(domain))
-
-
 def list_marks(connection: libvirt.virConnect, uuid: str) -> tuple[str, ...]:
     """XML of the snapshots and checkpoints that libvirt keeps of a domain."""
     domain = connection.lookupByUUIDString(uuid)
@@ -91,15 +87,21 @@ def list_marks(connection: libvirt.virConnect, uuid: str) -> tuple[str, ...]:
     return tuple(told(partial(mark.getXMLDesc, 0)) for mark in marks)
 
 
-def _definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
+def definitions_of(domain: libvirt.virDomain) -> Iterator[str]:
+    """Live and persistent XML."""
+    live = told(partial(domain.XMLDesc, 0))
+    yield live
+    if _LIVE.match(live) and domain.isPersistent():
+        yield told(partial(domain.XMLDesc, libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+
+def would_answer(domain: libvirt.virDomain) -> bool:
+    """Whether nothing is known that would keep libvirt from reading the definition out: neither a call that
+    QEMU does not answer nor a migration that arrives."""
     try:
-        live = told(partial(domain.XMLDesc, 0))
-        yield live
-        if _LIVE.match(live) and domain.isPersistent():
-            yield told(partial(domain.XMLDesc, libvirt.VIR_DOMAIN_XML_INACTIVE))
-    except libvirt.libvirtError as error:
-        if error.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-            raise
+        return probe.is_free(domain) and _domain_job(domain) != _ARRIVING
+    except _Moved:
+        return True  # it does not run by now
 
 
 def read_domain(connection: libvirt.virConnect, uuid: str, *, sizes: bool) -> DomainReading:
@@ -242,7 +244,7 @@ def _domain_job(domain: libvirt.virDomain) -> str:
             raise _Moved from error
         # The receiving end of a migration refuses to tell its progress; that it does says enough.
         if error.get_error_code() == libvirt.VIR_ERR_OPERATION_INVALID and "source host" in str(error):
-            return "migration-in"
+            return _ARRIVING
         raise
     if stats.get("type", libvirt.VIR_DOMAIN_JOB_NONE) == libvirt.VIR_DOMAIN_JOB_NONE:
         return ""

@@ -56,6 +56,22 @@ class Call:
         return f"{self.what} has not answered since {self.began:%Y-%m-%d %H:%M:%S} UTC"
 
 
+@dataclass(eq=False)
+class Progress:
+    """What a call that asks about one thing after the other is at. Written by the call's thread."""
+
+    key: str
+    what: str
+    steps: int = 0
+    given_up: bool = False
+    """Nobody waits for the call any more: it should ask no further."""
+
+    def at(self, key: str, what: str) -> None:
+        """The next question is about ``key``."""
+        self.key, self.what = key, what
+        self.steps += 1
+
+
 class Unanswered:
     """The calls that were given up and still run, by key. Shared by successive connections to one hypervisor:
     a new connection must not send what the old one still waits for. Safe from any thread."""
@@ -134,12 +150,15 @@ class CallThreads:
         deadline: float,
         changing: bool = False,
         retry_after: float | None = None,
+        progress: Progress | None = None,
+        patience: float = 0.0,
     ) -> T:
         """Run ``function`` on a thread and return what it returns or raise what it raises.
 
         ``what`` names the call for people. After ``deadline`` seconds, or when the caller is cancelled, the
         call is given up: it goes on, its result is dropped, and until it returns :class:`Unanswered` refuses
-        its ``key``. Raises OutcomeUnknown when a ``changing`` call is given up,
+        its ``key``. One with ``progress`` is given up as well when it makes none for ``patience`` seconds,
+        and what it is at is refused then. Raises OutcomeUnknown when a ``changing`` call is given up,
         Busy or Unreachable when a reading one is or when nothing was sent.
         """
         self._refuse(key, what, retry_after)
@@ -148,14 +167,14 @@ class CallThreads:
         call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._submit(call)
         try:
-            done, _ = await asyncio.wait({call.future}, timeout=deadline)
+            waited = await _wait(call, deadline, progress, patience)
         except asyncio.CancelledError:
-            self._give_up(call)
+            self._give_up(call, progress)
             raise
-        if not done:
-            before = self._give_up(call)
+        if waited is not None:
+            before = self._give_up(call, progress)
             if before is not _State.FINISHED:
-                raise self._late(call, before, deadline, changing=changing)
+                raise self._late(call, before, waited, changing=changing)
         return await call.future  # type: ignore[no-any-return]  # Call is not generic: the deque mixes them
 
     def close(self, last: Callable[[], object]) -> None:
@@ -204,7 +223,7 @@ class CallThreads:
         self._threads += 1
         threading.Thread(target=self._work, name=f"libvirt-{self._name}", daemon=True).start()
 
-    def _give_up(self, call: Call) -> _State:
+    def _give_up(self, call: Call, progress: Progress | None) -> _State:
         """Stop waiting for ``call``; return the state that it was in."""
         with self._wake:
             before = call.state
@@ -212,6 +231,9 @@ class CallThreads:
                 with contextlib.suppress(ValueError):  # closed meanwhile
                     self._waiting.remove(call)
             elif before is _State.RUNNING:
+                if progress is not None:
+                    progress.given_up = True
+                    call.key, call.what = progress.key, progress.what
                 self._given_up += call.key != CONNECTION
                 self._unanswered.add(call)
                 call.state = _State.GIVEN_UP
@@ -273,6 +295,22 @@ class CallThreads:
             return
         self._unanswered.remove(call)
         self._late_answer(call.key)
+
+
+async def _wait(call: Call, deadline: float, progress: Progress | None, patience: float) -> float | None:
+    """Wait for the answer; how many seconds in vain when there is none, else None."""
+    clock = asyncio.get_running_loop().time
+    end = clock() + deadline
+    while True:
+        steps = progress.steps if progress is not None else 0
+        pause = end - clock() if progress is None else min(patience, end - clock())
+        done, _ = await asyncio.wait({call.future}, timeout=max(pause, 0.0))
+        if done:
+            return None
+        if clock() >= end:
+            return deadline
+        if progress is not None and progress.steps == steps > 0:
+            return patience
 
 
 def _deliver(call: Call, result: object, error: BaseException | None) -> None:

@@ -11,6 +11,8 @@ class Timing:
 
     connect: float = 10
     read: float = 10
+    definition: float = 2
+    """For each machine's definition when those of all are read: longer takes only one that hangs."""
     sweep: float = 60
     """For reading every domain of the hypervisor."""
     change: float = 60

@@ -40,6 +40,7 @@ from controller.hypervisor.errors import (
     NotReady,
     OutcomeUnknown,
     OutOfStep,
+    ServiceMissing,
     StorageUnreachable,
     Unreachable,
 )
@@ -394,7 +395,7 @@ def _why(error: HypervisorError | Refused) -> Why:
     """The reason that objects give for a step that did not happen."""
     if isinstance(error, StorageUnreachable):
         return Why.STORAGE_UNREACHABLE
-    if isinstance(error, DriverMissing):
+    if isinstance(error, DriverMissing | ServiceMissing):
         return Why.CAPABILITY_MISSING
     if isinstance(error, OutOfStep):
         return Why.OUT_OF_STEP

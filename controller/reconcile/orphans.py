@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from controller.chain.journal import Journal
 from controller.chain.journal_codec import JournalError, decode
 from controller.chain.parse import JOURNAL_NAMESPACE, ParseError, parse_domain
+from controller.hypervisor.errors import Busy
 from controller.hypervisor.host import Host
 from controller.reconcile.store import DomainKey
 from controller.telemetry.metrics import Metrics
@@ -96,14 +97,18 @@ class Orphans:
             return
         later = self._since_sweep[hypervisor] = set()
         try:
-            documents = await host.driver.definitions()
-            found = await asyncio.to_thread(_swept, documents, identities)
+            said = await host.driver.definitions()
+            found = await asyncio.to_thread(_swept, said.documents, identities)
         finally:
             self._since_sweep.pop(hypervisor, None)
-        for key in [key for key in self._known if key.hypervisor == hypervisor and key not in later]:
+        kept = later | {DomainKey(hypervisor, uuid) for uuid in said.unread}
+        for key in [key for key in self._known if key.hypervisor == hypervisor and key not in kept]:
             del self._known[key]
         swept = {DomainKey(hypervisor, uuid): orphans for uuid, orphans in found.items()}
         self._known |= {key: orphans for key, orphans in swept.items() if key not in later}
+        if said.unread:
+            names = ", ".join(sorted(said.unread.values()))
+            raise Busy(f"the record of machine {names} cannot be read while it does not answer")
         self._swept.add(hypervisor)
 
     def of(self, hypervisor: str, host: Host | None) -> tuple[Orphan, ...] | None:

@@ -100,7 +100,7 @@ class Wakeups:
                 self._context.ledger.saw_job(key, event.target, event.kind)
             if isinstance(event, JobChanged) and event.status in (JobStatus.FAILED, JobStatus.CANCELED):
                 self._context.ledger.job_failed(key, event.target, JOB_ENDED[event.status])
-        if isinstance(event, DeviceChanged) and not event.plugged:
+        if isinstance(event, Answered) or (isinstance(event, DeviceChanged) and not event.plugged):
             self._wake_held()
         if isinstance(event, Lifecycle):
             # It may have come from another hypervisor, or gone to one.

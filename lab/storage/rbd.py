@@ -11,6 +11,7 @@ import os
 import socket
 import subprocess
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 
 from lab.errors import LabError
@@ -135,9 +136,9 @@ class RbdCluster:
         """An image of the pool, whether it exists or not."""
         return ImageSource("rbd", f"{_POOL}/{image}", _ADDRESS, self.port, access=self.access)
 
-    def images(self) -> list[str]:
-        """Names of the images in the pool."""
-        return self._rbd("ls", _POOL).split()
+    def images(self, namespace: str = "") -> list[str]:
+        """Names of the images in the pool, or in one namespace of it."""
+        return self._rbd("ls", f"{_POOL}/{namespace}" if namespace else _POOL).split()
 
     def remove(self, image: str) -> None:
         """Remove an image that nobody uses."""
@@ -146,6 +147,14 @@ class RbdCluster:
     def snapshot(self, image: str, name: str) -> None:
         """Make an RBD snapshot of an image; it can then not be removed."""
         self._rbd("snap", "create", "--no-progress", f"{_POOL}/{image}@{name}")
+
+    def namespace(self, name: str) -> None:
+        """Make a namespace in the pool; `source("name/image")` is an image in it."""
+        self._rbd("namespace", "create", "--pool", _POOL, "--namespace", name)
+
+    def run(self, command: Sequence[str]) -> str:
+        """A command of Ceph as an administrator of this cluster would type it; its output."""
+        return self._run(*command, f"--conf={self.access.configuration}")
 
     def _rbd(self, *words: str) -> str:
         return self._run("rbd", f"--conf={self.access.configuration}", f"--id={_USER}", *words)

@@ -8,7 +8,8 @@ import libvirt
 import pytest
 
 from controller.hypervisor import errors
-from controller.hypervisor.codes import misread, translate
+from controller.hypervisor.codes import translate
+from controller.hypervisor.misread import misread
 
 QEMU, DOMAIN, STORAGE, RPC, UTIL = (
     libvirt.VIR_FROM_QEMU,

@@ -12,11 +12,12 @@ from controller.chain.source import Source
 from controller.hypervisor.driver import Answered, Event, Removal
 from controller.hypervisor.errors import (
     Busy,
+    HypervisorError,
     NotExaminable,
     NotRemovable,
     OperationFailed,
     StillOpen,
-    Unreachable,
+    Unreadable,
 )
 from controller.hypervisor.simulated import ODD_NAME, SimulatedHost
 from controller.hypervisor.timing import Timing
@@ -48,11 +49,15 @@ async def test_a_place_that_cannot_be_listed() -> None:
     host = SimulatedHost()
     host.add_domain("web-1", {"vda": BASE})
     driver = await host.connect(ignore)
-    for error in (ODD_NAME, OperationFailed("cannot open directory", code=38)):
+    answers: dict[type[HypervisorError], Exception] = {
+        Unreadable: ODD_NAME,
+        OperationFailed: OperationFailed("cannot open directory", code=38),
+    }
+    for raised, error in answers.items():
         host.storage.unlistable["file:/images/"] = error
-        with pytest.raises(type(error)):
+        with pytest.raises(raised):
             await driver.referrers(BASE)
-        with pytest.raises(type(error)):
+        with pytest.raises(raised):
             await driver.remove_image(BASE)
     host.storage.unlistable.clear()
     assert await driver.remove_image(BASE) is Removal.REMOVED
@@ -92,7 +97,7 @@ async def test_a_domain_whose_documents_wait_for_a_job() -> None:
     """B9: libvirt 11.0 to 11.4; the deadline ends the wait, and the answer is told of when it comes."""
     host = SimulatedHost()
     uuid = host.add_domain("web-1", {"vda": BASE})
-    host.timing = Timing(read=0.01, sweep=0.01)
+    host.timing = Timing(read=0.01, definition=0.01)
     heard: list[Event] = []
     driver = await host.connect(heard.append)
     host.hang(uuid)
@@ -107,9 +112,16 @@ async def test_a_domain_whose_documents_wait_for_a_job() -> None:
         await driver.read(uuid)
     with pytest.raises(Busy, match="nothing more is sent"):
         await driver.read(uuid)
-    with pytest.raises(Unreachable):
-        await driver.definitions()
+    assert (await driver.definitions()).unread == {uuid: "web-1"}
     host.unhang(uuid)
-    await driver.definitions()
-    assert (await driver.read(uuid)).live_xml
+    said = await driver.definitions()
+    assert not said.unread
+    host.hang(uuid)
+    assert await driver.definitions() == said, "what it last said counts"
+    host.unhang(uuid)
+    host.shutdown(uuid)
+    host.hang(uuid)
+    assert (await driver.definitions()).unread, "it is off by now, and may name other images"
+    host.unhang(uuid)
+    assert (await driver.read(uuid)).inactive_xml
     assert Answered(uuid) in heard

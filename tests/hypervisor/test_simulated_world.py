@@ -194,7 +194,7 @@ async def test_many_machines_and_deep_chains() -> None:
     host = SimulatedHost()
     uuids = [host.add_domain(f"m{n}", {"vda": image(f"m{n}")}) for n in range(1000)]
     driver = await host.connect(ignore)
-    assert len(await driver.definitions()) == 2000
+    assert len((await driver.definitions()).documents) == 2000
     for deep in uuids[:20]:
         for depth in range(49):
             host.guest_write(deep, "vda", depth, 1)

@@ -20,8 +20,9 @@ from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.parse import parse_domain
 from controller.chain.source import Host, Source
 from controller.chain.steps import Discard, DiskOperation, Take
+from controller.hypervisor.driver import Definitions as Said
 from controller.hypervisor.driver import Driver
-from controller.hypervisor.errors import OutcomeUnknown
+from controller.hypervisor.errors import Busy, OutcomeUnknown
 from controller.hypervisor.execute import Executor
 from controller.hypervisor.last_look import LastLook, Refused
 from controller.hypervisor.observe import Fleet, with_usage
@@ -51,12 +52,12 @@ def document(name: str, *disks: tuple[Source, ...]) -> str:
 class Definitions:
     """As much of a driver as is asked: all definitions, and no headers that name anything."""
 
-    def __init__(self, *documents: str) -> None:
-        self._documents = documents
+    def __init__(self, *documents: str, unread: tuple[str, ...] = ()) -> None:
+        self._said = Said(documents, {f"uuid of {name}": name for name in unread})
         self.removed: list[Source] = []
 
-    async def definitions(self) -> tuple[str, ...]:
-        return self._documents
+    async def definitions(self) -> Said:
+        return self._said
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
         return ()
@@ -189,7 +190,7 @@ async def test_only_a_machine_that_knows_nothing_else_is_the_same_machine() -> N
 
 async def test_nobody_else_is_asked_about_disks_without_images_on_the_network() -> None:
     class Silent:
-        async def definitions(self) -> tuple[str, ...]:
+        async def definitions(self) -> Said:
             raise AssertionError("a hypervisor was asked in vain")
 
     text = document("web-1", (Source.file("/top"), Source.file("/golden")), (image("data"),))
@@ -200,7 +201,7 @@ async def test_nobody_else_is_asked_about_disks_without_images_on_the_network() 
 
 async def test_one_that_fails_is_one_that_was_not_asked() -> None:
     class Failing:
-        async def definitions(self) -> tuple[str, ...]:
+        async def definitions(self) -> Said:
             raise OutcomeUnknown("no answer within 60 s")
 
     fleet = Fleet({"kvm-2": cast("Driver", Failing())}, ("kvm-3",))
@@ -215,6 +216,50 @@ async def test_one_that_fails_is_one_that_was_not_asked() -> None:
     assert "kvm-2, kvm-3" in verdict.message
 
 
+async def test_b9_a_machine_that_does_not_tell_what_it_uses_may_use_anything() -> None:
+    """B9: it is named; what would be written to or removed waits for it, a merge that copies up does not."""
+    here = Definitions(WEB, unread=("hung-1",))
+    found = await with_usage(cast("Driver", here), cared_for(WEB), Fleet())
+    assert found.unread == ("hung-1",)
+    facts = found.disks["vda"]
+    assert facts.live is not None
+    down = Choice(span=Range(0, 1), kept=1, copies=0, kinds=(OperationKind.ACTIVE_COMMIT,))
+    up = Choice(span=Range(0, 1), kept=0, copies=0, kinds=(OperationKind.PULL,))
+    verdict = merge_verdict(MergeCase(found, facts, facts.live, down, Policy()))
+    assert verdict is not None
+    assert verdict.why is Why.USERS_UNKNOWN
+    assert "machine hung-1" in verdict.message
+    assert "base" in verdict.message
+    assert merge_verdict(MergeCase(found, facts, facts.live, up, Policy())) is None
+    journal = found.journal.with_disk(
+        DiskJournal("vda", removals=(Removal(Layer(image("old"), "qcow2"), ()),))
+    )
+    executor = Executor(
+        cast("Driver", here), replace(found, journal=journal), cluster="c", identities={"c"}, fleet=Fleet()
+    )
+    (removal,) = journal.disk("vda").removals
+    with pytest.raises(Refused, match="hung-1") as refused:
+        await executor.run(Discard("vda", removal))
+    assert refused.value.why is Why.USERS_UNKNOWN
+
+
+async def test_b9_on_another_hypervisor_it_counts_for_images_that_it_can_reach() -> None:
+    """B9: the hypervisor and the machine are named."""
+    fleet = Fleet({"kvm-2": cast("Driver", Definitions(unread=("hung-2",)))})
+    found = await with_usage(cast("Driver", Definitions(WEB)), cared_for(WEB), fleet)
+    assert found.unread == ()
+    assert found.unasked == ("kvm-2 (of its machine hung-2)",)
+    with pytest.raises(Busy, match=r"kvm-2 \(of its machine hung-2\)"):
+        await fleet.claims(())
+
+
+async def test_b9_the_machine_itself_was_read_just_now() -> None:
+    """B9: it need not tell again what it uses."""
+    here = Definitions(document("other", (image("x"),)), unread=("web-1",))
+    here._said = Said(here._said.documents, {"web-1": "web-1"})
+    assert (await with_usage(cast("Driver", here), cared_for(WEB), Fleet())).unread == ()
+
+
 async def test_the_others_are_asked_once_and_all_at_the_same_time() -> None:
     asked: list[str] = []
     everybody = asyncio.Event()
@@ -223,12 +268,12 @@ async def test_the_others_are_asked_once_and_all_at_the_same_time() -> None:
         def __init__(self, name: str) -> None:
             self._name = name
 
-        async def definitions(self) -> tuple[str, ...]:
+        async def definitions(self) -> Said:
             asked.append(self._name)
             if len(asked) == 3:
                 everybody.set()
             await everybody.wait()
-            return ()
+            return Said(())
 
     fleet = Fleet({name: cast("Driver", Slow(name)) for name in ("kvm-2", "kvm-3", "kvm-4")})
     for _ in range(2):

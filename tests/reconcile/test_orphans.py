@@ -42,22 +42,22 @@ async def leave_one(world: World, name: str = "a", domain: str = "web-1") -> Non
 
 @pytest.fixture
 def host(world: World) -> SimulatedHost:
-    """Without storage drivers of libvirt: nothing on the network can be removed."""
+    """Without storage drivers of libvirt: nothing on the network can be removed, and nothing looked into."""
     host = world.host()
     host.storage.drivers = frozenset({"dir"})
     world.policy(merge={"direction": "Commit"})
     return host
 
 
-def on_gluster(host: SimulatedHost, name: str = "web-1") -> str:
-    image = Source.network("gluster", f"gv0/{name}", [Host("vm")])
+def on_ceph(host: SimulatedHost, name: str = "web-1") -> str:
+    image = Source.network("rbd", f"pool/{name}", [Host("vm")])
     return host.add_domain(name, [DiskDefinition.of("vda", image)])
 
 
 async def test_an_image_that_is_left_is_shown_with_why_and_since_when(
     world: World, host: SimulatedHost
 ) -> None:
-    uuid = on_gluster(host)
+    uuid = on_ceph(host)
     await world.start()
     await world.settled()
     assert shown(world) is None
@@ -91,7 +91,7 @@ async def test_an_image_that_is_left_is_shown_with_why_and_since_when(
 
 async def test_a_new_process_finds_them_and_writes_nothing(world: World, host: SimulatedHost) -> None:
     """Nobody has a VolumeSnapshot of the domain any more, so no pass reads its journal."""
-    on_gluster(host)
+    on_ceph(host)
     await world.start()
     await leave_one(world)
     before = shown(world)
@@ -109,8 +109,8 @@ async def test_a_new_process_finds_them_and_writes_nothing(world: World, host: S
 
 
 async def test_what_happens_while_no_process_runs_is_found(world: World, host: SimulatedHost) -> None:
-    uuid = on_gluster(host)
-    on_gluster(host, "web-2")
+    uuid = on_ceph(host)
+    on_ceph(host, "web-2")
     await world.start()
     await leave_one(world)
     await leave_one(world, "b", "web-2")
@@ -126,7 +126,7 @@ async def test_what_happens_while_no_process_runs_is_found(world: World, host: S
 
 
 async def test_a_domain_that_goes_takes_its_journal_with_it(world: World, host: SimulatedHost) -> None:
-    uuid = on_gluster(host)
+    uuid = on_ceph(host)
     web(host, "web-2")
     await world.start()
     await leave_one(world)
@@ -139,7 +139,7 @@ async def test_a_domain_that_goes_takes_its_journal_with_it(world: World, host: 
 async def test_records_of_other_clusters_and_unreadable_ones_are_not_counted(
     world: World, host: SimulatedHost
 ) -> None:
-    mine, theirs, broken = (on_gluster(host, name) for name in ("web-1", "web-2", "web-3"))
+    mine, theirs, broken = (on_ceph(host, name) for name in ("web-1", "web-2", "web-3"))
     await world.start()
     await leave_one(world)
     record = journal(host, mine)
@@ -160,7 +160,7 @@ async def test_records_of_other_clusters_and_unreadable_ones_are_not_counted(
 
 
 async def test_a_long_inventory_is_cut_and_counted(world: World, host: SimulatedHost) -> None:
-    uuid = on_gluster(host)
+    uuid = on_ceph(host)
     await world.start()
     await leave_one(world)
     [removal] = journal(host, uuid).disk("vda").removals
@@ -191,7 +191,7 @@ async def test_a_long_inventory_is_cut_and_counted(world: World, host: Simulated
 
 
 async def test_a_hypervisor_that_is_away_keeps_what_was_last_known(world: World, host: SimulatedHost) -> None:
-    on_gluster(host)
+    on_ceph(host)
     await world.start()
     await leave_one(world)
     before = shown(world)

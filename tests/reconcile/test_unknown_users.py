@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from controller.hypervisor.errors import NotListable
 from controller.hypervisor.simulated import SimulatedHost
-from tests.reconcile.scenes import with_points
+from tests.reconcile.scenes import web, with_points
 from tests.reconcile.world import World
+
+DENIED = NotListable("directory /images cannot be listed: cannot open directory '/images': Permission denied")
 
 
 def merges(host: SimulatedHost) -> list[str]:
@@ -16,7 +19,7 @@ def merges(host: SimulatedHost) -> list[str]:
 async def test_b16_a_merge_waits_while_the_place_of_its_image_cannot_be_listed(world: World) -> None:
     """B16: an image beside the one that would be written to may stand on it."""
     host, _ = await with_points(world, "a")
-    host.storage.unlistable["file:/images/"] = "cannot open directory '/images': Permission denied"
+    host.storage.unlistable["file:/images/"] = DENIED
     world.delete("a")
     await world.says("a", "UsersUnknown", "web-1.qcow2", "directory /images", "Permission denied")
     assert not merges(host)
@@ -33,7 +36,7 @@ async def test_b16_a_place_that_goes_after_the_merge_leaves_the_image_and_lets_t
     host.auto = False
     world.delete("a")
     await world.until(host.jobs)
-    host.storage.unlistable["file:/images/"] = "Permission denied"
+    host.storage.unlistable["file:/images/"] = DENIED
     host.auto = True
     host.finish_jobs()
     await world.until(lambda: world.object("a") is None, 130)
@@ -63,3 +66,37 @@ async def test_b8_without_storage_drivers_all_works_but_what_needs_them(
     assert not merges(host)
     host.storage.drivers = frozenset({"dir"})
     await world.until(lambda: world.object("a") is None, 130)
+
+
+async def test_b9_a_machine_that_hangs_holds_up_no_other_whose_images_are_its_own(world: World) -> None:
+    """B9: libvirt 11.0 to 11.4. What it last said counts; its own objects name it."""
+    host, _ = await with_points(world, "a")
+    hung = web(host, "hung-1")
+    world.snapshot("of-hung", "hung-1")
+    await world.ready("of-hung")
+    world.snapshot("b")
+    await world.ready("b")
+    world.delete("b")
+    await world.until(lambda: world.object("b") is None, 130)
+    host.hang(hung)
+    world.delete("a")
+    world.snapshot("c")
+    await world.until(lambda: world.object("a") is None and world.is_ready("c"), 60)
+    world.delete("of-hung")
+    await world.says("of-hung", "Failed", "has not answered")
+    host.unhang(hung)
+    await world.until(lambda: world.object("of-hung") is None, 130)
+
+
+async def test_b9_a_machine_of_which_nothing_is_known_is_named_by_those_who_wait_for_it(world: World) -> None:
+    """B9: it may use any image here; points are taken all the while."""
+    host, _ = await with_points(world, "a")
+    hung = web(host, "hung-1")
+    host.hang(hung)
+    world.delete("a")
+    await world.says("a", "UsersUnknown", "machine hung-1", "web-1.qcow2", "this waits for it")
+    world.snapshot("b")
+    await world.ready("b")
+    assert not merges(host)
+    host.unhang(hung)
+    await world.until(lambda: world.object("a") is None, 10)

@@ -13,6 +13,7 @@ from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
+    Definitions,
     Disconnected,
     DomainReading,
     DomainRef,
@@ -21,6 +22,8 @@ from controller.hypervisor.driver import (
     Facts,
     JobStatus,
     LayerStats,
+    Lifecycle,
+    LifecycleKind,
     Opened,
     Pool,
     Removal,
@@ -29,14 +32,17 @@ from controller.hypervisor.driver import (
 )
 from controller.hypervisor.errors import (
     Busy,
+    HypervisorError,
+    NoStorageDriver,
     NotExaminable,
     NotFound,
-    NotRemovable,
     NotRunning,
     OperationFailed,
+    ServiceMissing,
     Unreachable,
     Unsupported,
 )
+from controller.hypervisor.misread import misread
 from controller.hypervisor.simulated import blockjobs, definition, metadata, snapshot
 from controller.hypervisor.simulated.faults import Killed, Side
 from controller.hypervisor.simulated.image import absolute_name
@@ -49,6 +55,7 @@ CAPABILITIES = frozenset(
     {"commit-active", "commit-relative", "rebase-relative", "snapshot-quiesce", "backing-store-input"}
 )
 NO_STORAGE_DAEMON = "Failed to connect socket to '/run/libvirt/virtstoraged-sock': No such file or directory"
+_SAME = frozenset({LifecycleKind.SUSPENDED, LifecycleKind.RESUMED, LifecycleKind.OTHER})
 _POOLS = frozenset({"dir", "fs", "netfs", "gluster", "rbd"})
 
 
@@ -60,6 +67,8 @@ class SimulatedDriver:
         self._sink = sink
         self._broken: BaseException | None = None
         self._deaf = False
+        self._said: dict[str, tuple[str, ...]] = {}
+        """What each machine last said of itself, unless an event tells that it may be different by now."""
         self._loop = asyncio.get_running_loop() if sink is not None else None
 
     # Events -------------------------------------------------------------------------------------------
@@ -70,6 +79,8 @@ class SimulatedDriver:
             self._loop.call_soon(self._arrive, event)
 
     def _arrive(self, event: Event) -> None:
+        if isinstance(event, Lifecycle) and event.kind not in _SAME:
+            self._said.pop(event.uuid, None)
         if self._sink is not None and not self._deaf:
             self._sink(event)
 
@@ -100,11 +111,12 @@ class SimulatedDriver:
                 yield
             fault = self._host.faults.strike(call, side)
             if fault is not None:
-                self._strike(fault.error, f"{side} {call}")
+                self._strike(fault.error, f"{side} {call}", changing=changing)
 
-    def _strike(self, error: Exception | None, where: str) -> None:
+    def _strike(self, error: Exception | None, where: str, *, changing: bool) -> None:
         if error is not None:
-            raise error
+            known = isinstance(error, HypervisorError)
+            raise error if known else misread(error, where, changing=changing)
         self._host.bury()
         raise Killed(where)
 
@@ -126,7 +138,7 @@ class SimulatedDriver:
 
     def _require_storage_daemon(self) -> None:
         if not self._host.storage_daemon:
-            raise NotRemovable(NO_STORAGE_DAEMON)
+            raise NoStorageDriver(NO_STORAGE_DAEMON)
 
     async def _documents_of(self, machine: Machine, deadline: float) -> bool:
         """Wait until libvirt gives the documents of the domain; False when it has not for so many seconds."""
@@ -181,18 +193,22 @@ class SimulatedDriver:
                 job_active=process.job_active if process else "",
             )
 
-    async def definitions(self) -> tuple[str, ...]:
-        """All documents, live and persistent."""
+    async def definitions(self) -> Definitions:
+        """All documents, live and persistent; of a machine that does not answer what it last said here."""
         async with self._call("definitions", changing=False):
-            found = []
+            found, unread = list[str](), dict[str, str]()
             for machine in tuple(self._host.machines.values()):
-                if not await self._documents_of(machine, self._host.timing.sweep):
-                    raise Unreachable(
-                        f"reading every domain has not answered for {self._host.timing.sweep:g} s"
-                    )
+                late = machine.given_up or not await self._documents_of(machine, self._host.timing.definition)
+                if late:
+                    found += self._said.get(machine.uuid, ())
+                    if machine.uuid not in self._said:
+                        unread[machine.uuid] = machine.name
+                    continue
                 pages = self._host.pages[machine.uuid]
-                found += [xml for xml in (pages.live(machine), pages.inactive(machine)) if xml is not None]
-            return tuple(found)
+                said = [xml for xml in (pages.live(machine), pages.inactive(machine)) if xml is not None]
+                self._said[machine.uuid] = tuple(said)
+                found += said
+            return Definitions(tuple(found), unread)
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
         """Neighbours whose header names ``source``."""
@@ -239,7 +255,8 @@ class SimulatedDriver:
     async def pool(self, name: str) -> Pool:
         """A pool that a test put into ``host.pools``."""
         async with self._call("pool", changing=False, name=name):
-            self._require_storage_daemon()
+            if not self._host.storage_daemon:
+                raise ServiceMissing(NO_STORAGE_DAEMON)
             pool = self._host.pools.get(name)
             if pool is None:
                 raise NotFound(
@@ -360,7 +377,6 @@ class SimulatedDriver:
         """Unlink an image, needed or not."""
         async with self._call("remove_image", changing=True, source=source.key):
             self._require_storage_daemon()
-            self._host.storage.require_listing(source)
             return self._host.storage.remove(source)
 
     async def close(self) -> None:

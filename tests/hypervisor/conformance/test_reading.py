@@ -45,7 +45,7 @@ async def test_inventory(bench: Workbench) -> None:
     assert listed[running].active
     assert not listed[stopped].active
     assert isinstance(listed[running], DomainRef)
-    documents = [parse_domain(xml).uuid for xml in await bench.driver.definitions()]
+    documents = [parse_domain(xml).uuid for xml in (await bench.driver.definitions()).documents]
     assert (documents.count(running), documents.count(stopped)) == (2, 1)
 
 

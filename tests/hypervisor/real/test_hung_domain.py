@@ -43,6 +43,12 @@ async def test_a_hung_machine_does_not_make_the_hypervisor_look_dead(
             facts = await driver.facts()
         assert facts.flags_asked
         assert "commit-relative" in facts.capabilities
+        (fine,) = made.keys() - {hung.uuid}
+        for _ in range(3):
+            said = await driver.definitions()
+            assert sum(fine in document for document in said.documents) == 2
+            # libvirt 11.0 to 11.4 reads it under the lock that the hung call has.
+            assert hung.uuid in said.unread or any(hung.uuid in document for document in said.documents)
         await driver.close()
     finally:
         hung.resume_qemu()

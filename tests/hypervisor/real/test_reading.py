@@ -147,13 +147,13 @@ async def test_inventory_and_definitions(subject: Subject) -> None:
     overlay = await subject.take()
     (ref,) = [ref for ref in await subject.driver.domains() if ref.uuid == subject.uuid]
     assert (ref.name, ref.active) == (subject.machine.name, True)
-    mine = [xml for xml in await subject.driver.definitions() if subject.uuid in xml]
+    mine = [xml for xml in (await subject.driver.definitions()).documents if subject.uuid in xml]
     assert len(mine) == 2, "the live and the persistent one"
     assert all(overlay.path in xml for xml in mine)
     subject.machine.destroy()
     (ref,) = [ref for ref in await subject.driver.domains() if ref.uuid == subject.uuid]
     assert not ref.active
-    assert len([xml for xml in await subject.driver.definitions() if subject.uuid in xml]) == 1
+    assert len([xml for xml in (await subject.driver.definitions()).documents if subject.uuid in xml]) == 1
 
 
 FLAGS = {"commit-relative", "commit-active", "rebase-relative", "snapshot-quiesce"}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import libvirt
 import pytest
 
 from controller.chain.disk import Layer
@@ -331,6 +333,30 @@ async def test_images_in_ceph_too(driver: Driver, lab: Lab, machines: MachineFac
     assert {"st-open", "st-snapped"} <= set(lab.rbd.images())
     machine.destroy()
     assert await driver.remove_image(opened) is Removal.REMOVED
+
+
+async def test_b19_an_image_in_a_namespace_of_ceph_is_removed_by_the_command_that_is_given(
+    driver: Driver, lab: Lab, host: Host
+) -> None:
+    """B19: libvirt's pools have no namespaces (measured on 9.0; none in the source of 11.3 either), nor have
+    its disks: it asks QEMU for the image ``namespace/name`` of the pool, so only a patched one gets there."""
+    need(lab, "rbd")
+    lab.rbd.namespace("team")
+    made = lab.rbd.source("team/st-left")
+    made.create("qcow2", 4 << 20)
+    image = source_of(made)
+    place = place_of(source_of(lab.rbd.source("st-left")))
+    assert place is not None
+    in_namespace = place.pool_xml("namespaced").replace(">rbd<", ">rbd/team<")
+    with pytest.raises(libvirt.libvirtError, match="Does the pool 'rbd/team' exist"):
+        host.connection().storagePoolCreateXML(in_namespace, 0)
+    assert await driver.referrers(image) == ()
+    with pytest.raises(errors.NotRemovable, match=r"namespace of its Ceph pool.*by hand: rbd rm") as caught:
+        await driver.remove_image(image)
+    assert lab.rbd.images("team") == ["st-left"]
+    command = shlex.split(caught.value.message.partition("by hand: ")[2])
+    lab.rbd.run(command)
+    assert lab.rbd.images("team") == []
 
 
 async def test_without_the_secret_nothing_is_absent(driver: Driver, lab: Lab) -> None:
