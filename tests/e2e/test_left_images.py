@@ -50,6 +50,7 @@ def test_b7_an_image_that_cannot_be_unlinked_holds_up_nobody(stage: Stage) -> No
     points, shop = stage.points(machine), stage.shop
     points.take("immutable")
     overlay = machine.chain()[0].source
+    points.take("above")  # so that the guest does not write to the overlay any more
     subprocess.run(["chattr", "+i", overlay.name], check=True)
     try:
         points.delete("immutable", timeout=120)
