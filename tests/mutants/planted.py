@@ -1,0 +1,169 @@
+"""The faults: one wrong decision each, as somebody in a hurry could write it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CHAIN = "controller/chain"
+RULE = "tests/chain/test_removal_rule.py"
+EVIDENCE = "tests/hypervisor/test_removal_evidence.py"
+OUTCOMES = "tests/chain/test_outcome.py"
+GATE = "tests/chain/test_gate.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """``right`` stands once in ``file``; with ``wrong`` in its place, ``test`` must fail."""
+
+    name: str
+    file: str
+    right: str
+    wrong: str
+    test: str
+
+
+MUTANTS = (
+    # The removal rule.
+    Mutant(
+        "an absent answer counts as an absent image",
+        "controller/hypervisor/last_look.py",
+        "if await self._driver.present(source) is False:",
+        "if not await self._driver.present(source):",
+        EVIDENCE,
+    ),
+    Mutant(
+        "what cannot be looked into is taken for empty",
+        "controller/hypervisor/last_look.py",
+        "        except NotExaminable:\n            return False",
+        "        except NotExaminable:\n            return True",
+        EVIDENCE,
+    ),
+    Mutant(
+        "the stored definition is skipped",
+        "controller/hypervisor/last_look.py",
+        "for chain in (facts.live, facts.inactive):",
+        "for chain in (facts.live,):",
+        EVIDENCE,
+    ),
+    Mutant(
+        "nobody looks into the overlay of a take that failed",
+        "controller/hypervisor/execute.py",
+        "empty = not step.removal.attempted or await",
+        "empty = step.removal.attempted or await",
+        EVIDENCE,
+    ),
+    Mutant(
+        "the run that may have it open does not count",
+        f"{CHAIN}/planner.py",
+        "(removal.run and removal.run == facts.run)",
+        "(removal.run and removal.run != facts.run)",
+        RULE,
+    ),
+    Mutant(
+        "a machine that libvirt lost counts as off",
+        f"{CHAIN}/planner.py",
+        " or self._may_be_lost:",
+        ":",
+        RULE,
+    ),
+    Mutant(
+        "a name is used again",
+        f"{CHAIN}/planner.py",
+        "attempt = self.record.attempt_of(want.owner) + 1",
+        "attempt = 1",
+        RULE,
+    ),
+    Mutant(
+        "an overlay that a call named is like any that was merged",
+        f"{CHAIN}/outcome.py",
+        "            attempted=True,\n",
+        "",
+        OUTCOMES,
+    ),
+    Mutant(
+        "what QEMU has open in no disk is not open",
+        f"{CHAIN}/outcome.py",
+        "opened.has_open(source) is not False",
+        "opened.writes_to(source) is not False",
+        OUTCOMES,
+    ),
+    Mutant(
+        "a lent place is given back without its mark",
+        f"{CHAIN}/outcome.py",
+        "unused = bool(operation.process) and opened is not None",
+        "unused = opened is not None",
+        "tests/chain/test_lent.py",
+    ),
+    # The outcome table.
+    Mutant(
+        "QEMU's word on a take is not heard",
+        f"{CHAIN}/outcome.py",
+        "if facts.live is not None and facts.opened and facts.opened.writes_to(operation.kept.source):",
+        "if False:",
+        OUTCOMES,
+    ),
+    Mutant(
+        "a definition that names another image is overwritten",
+        f"{CHAIN}/outcome.py",
+        "return bool(named) and named <= allowed",
+        "return bool(named)",
+        OUTCOMES,
+    ),
+    Mutant(
+        "the stored definition may stay behind a merge",
+        f"{CHAIN}/outcome.py",
+        "return Outcome.HALF if stale else Outcome.DONE",
+        "return Outcome.DONE",
+        OUTCOMES,
+    ),
+    Mutant(
+        "a machine that is off after a pivot was called is believed to be off",
+        f"{CHAIN}/outcome.py",
+        "lost = operation.pivoting and not facts.stop_is_known",
+        "lost = False",
+        OUTCOMES,
+    ),
+    Mutant(
+        "an abort that libvirt takes for a pivot is believed",
+        f"{CHAIN}/outcome.py",
+        "return never_told and found in (Outcome.DONE, Outcome.HALF)",
+        "return False",
+        OUTCOMES,
+    ),
+    Mutant(
+        "a point comes back with its overlay",
+        f"{CHAIN}/drift.py",
+        "    return replace(point, overlay=lost(point.overlay))\n\n\ndef _below",
+        "    return point\n\n\ndef _below",
+        RULE,
+    ),
+    # The gate.
+    Mutant(
+        "a version that is not known has no faults",
+        f"{CHAIN}/gate.py",
+        "return version is None or (",
+        "return version is not None and (",
+        GATE,
+    ),
+    Mutant(
+        "the last version with a fault is one too early",
+        f"{CHAIN}/gate.py",
+        "version < self.below)",
+        "version <= self.below)",
+        GATE,
+    ),
+    Mutant(
+        "a chain may be one image too long",
+        f"{CHAIN}/depth.py",
+        "    if count < limit:\n        return None",
+        "    if count <= limit:\n        return None",
+        "tests/chain/test_depth.py",
+    ),
+    Mutant(
+        "the class may allow more than libvirt can start",
+        f"{CHAIN}/depth.py",
+        "if policy.max_layers < gate.deepest:",
+        "if policy.max_layers:",
+        "tests/chain/test_depth.py",
+    ),
+)
