@@ -90,7 +90,8 @@ def _boundary(want: Want, record: DiskJournal, chain: Disk) -> Boundary | Blocke
     if not places and chain.end is ChainEnd.UNKNOWN:
         return Blocked(
             Why.CHAIN_UNKNOWN,
-            f"libvirt does not show the chain of disk {want.target} far enough down to find {name}",
+            f"libvirt does not show the chain of disk {want.target} far enough down to find {name}: write "
+            f"all layers into the definition (docs/operations.md, section Layers out of sight)",
         )
     if not places:
         listed = ", ".join(layer.source.uri for layer in chain.layers[1:4]) or "none"

@@ -360,10 +360,12 @@ def unsettled(found: Outcome, operation: Operation, name: str, target: str) -> B
     if found is Outcome.UNKNOWN:
         return Blocked(
             Why.CHAIN_UNKNOWN,
-            f"libvirt does not show the chain of disk {target} far enough down to tell how a {kind} ended",
+            f"libvirt does not show the chain of disk {target} far enough down to tell how a {kind} ended: "
+            f"write all layers into the definition (docs/operations.md, section Layers out of sight)",
         )
     return Blocked(
         Why.CHAIN_DIVERGED,
         f"the chain of disk {target} was changed by somebody else while a {kind} (kept image: {kept}) was "
-        f"under way; nothing more is done to this disk until the chain fits the record again",
+        f"under way; nothing more is done to this disk until the chain fits the record again: put back what "
+        f"was changed; docs/operations.md, section A deletion does not end, has the last way out",
     )

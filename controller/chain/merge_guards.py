@@ -126,7 +126,8 @@ def shared_guard(case: MergeCase) -> Blocked | None:
         if user is not None:
             return Blocked(
                 Why.IMAGE_PROTECTED,
-                f"the merge would change what {user} reads: it uses {layer.source.uri} too",
+                f"the merge would change what {user} reads: it uses {layer.source.uri} too; let it use "
+                f"another image, or keep the point (deletionPolicy: Retain)",
             )
     return None
 
@@ -161,13 +162,14 @@ def growth_guard(case: MergeCase) -> Blocked | None:
     if size is None:
         return Blocked(
             Why.CHAIN_UNKNOWN,
-            f"libvirt does not tell how large {lower.source.uri} is, so nothing is merged into it",
+            f"libvirt does not tell how large {lower.source.uri} is, so nothing is merged into it: see "
+            f"whether its storage can be reached",
         )
     if size.capacity >= upper:
         return None
     return Blocked(
         Why.UNSUPPORTED_TOPOLOGY,
-        f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}; enlarge it first",
+        f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}: make it larger",
     )
 
 

@@ -387,8 +387,15 @@ class _DiskPlanner:
     # Small answers -------------------------------------------------------------------------------------
 
     def _without_disk(self) -> DiskPlan:
-        text = f"domain {self.observation.name} has no disk {self.record.target}"
-        return self._waiting(Blocked(Why.DISK_NOT_FOUND, f"{text} (virsh domblklist shows its targets)"))
+        name, target = self.observation.name, self.record.target
+        text = f"domain {name} has no disk {target} (virsh domblklist shows its targets): "
+        text += (
+            "attach it again, or set spec.deletionPolicy to Retain, which lets the object go and leaves all "
+            "images as they are"
+            if any(want.deleting for want in self.wants)
+            else "attach it, or name another one in a new object"
+        )
+        return self._waiting(Blocked(Why.DISK_NOT_FOUND, text))
 
     @property
     def _may_be_lost(self) -> bool:

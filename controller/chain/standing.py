@@ -116,7 +116,9 @@ def _is_hidden(want: Want, facts: DiskFacts) -> bool:
 def _without_facts(want: Want, record: DiskJournal, disk: DiskPlan, observation: Observation) -> Standing:
     """The disk is not there, or the journal cannot be read: nothing is known of the point itself."""
     recorded = record.point_of(want.owner) is not None or record.operation is not None
-    free = want.deleting and not (recorded or want.memory or observation.journal_problem)
+    known = not (observation.journal_problem or observation.foreign_owner)
+    left = not want.merge and known  # of a disk that is not there: the point stays in its record, unowned
+    free = want.deleting and (left or not (recorded or want.memory or observation.journal_problem))
     return Standing(want, State.GONE if free else State.UNKNOWN, blocked=disk.blocked)
 
 

@@ -44,7 +44,10 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "Mend the storage, then: virsh resume {domain}",
     ),
     Reason.MIGRATING: ("Wait for the migration, or end it: virsh domjobabort {domain}",),
-    Reason.DISK_NOT_FOUND: ("See which disks it has: virsh domblklist {domain}",),
+    Reason.DISK_NOT_FOUND: (
+        "See which disks it has: virsh domblklist {domain}",
+        "Attach it, or correct spec.source in a new object: it is immutable.",
+    ),
     Reason.HYPERVISOR_NOT_FOUND: (
         "Make the Hypervisor, or leave out spec.source.hypervisor in a new object: kubectl get hypervisors",
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypeVar
@@ -69,19 +69,29 @@ class Look:
         return next((one for one in self.forecasts if one.target == target), DiskForecast(target))
 
 
-def chain_status(chain: VolumeChain, look: Look, resolved: Resolved, now: datetime) -> VolumeChainStatus:
-    """The whole status of a VolumeChain whose domain was observed."""
+def chain_status(
+    chain: VolumeChain,
+    look: Look,
+    resolved: Resolved,
+    now: datetime,
+    *,
+    judged: Callable[[Verdict], Verdict] = lambda verdict: verdict,
+) -> VolumeChainStatus:
+    """The whole status of a VolumeChain whose domain was observed; ``judged`` has the last word on it."""
     target = chain.spec.source.disk
     facts = look.observation.disks.get(target)
     before = chain.status
     live = facts.chain if facts is not None else None
     if facts is None or live is None:
-        text = f"domain {look.observation.name} has no disk {target} (virsh domblklist shows its targets)"
-        verdict = _verdict(State.WAITING, Reason.DISK_NOT_FOUND, text)
+        text = (
+            f"domain {look.observation.name} has no disk {target} (virsh domblklist shows its targets): "
+            f"attach it, or delete this VolumeChain"
+        )
+        verdict = judged(_verdict(State.WAITING, Reason.DISK_NOT_FOUND, text))
         return _unseen(chain, verdict, resolved, now)
     record, ahead = look.observation.journal.disk(target), look.forecast(target)
     drift = standing_drift(record, live)
-    verdict = _verdict_of(record.operation, ahead, drift, live)
+    verdict = judged(_verdict_of(record.operation, ahead, drift, live))
     layers = tuple(_layer(at, live, facts, record, look.there) for at in range(len(live.layers)))
     steps = tuple(_step(step) for step in ahead.steps)
     shown = _within(steps[:MOST_STEPS], _STEP_BYTES)

@@ -106,6 +106,7 @@ class Chains:
             self._written.pop(key, None)
             self._unneeded.pop(key, None)
             self._heard.pop(key, None)
+            self.context.overdue.forget(key)
             if before is not None:
                 self.context.wake(before)
             return None
@@ -128,8 +129,13 @@ class Chains:
         fact = Fact(Truth.UNKNOWN, found.reason, found.message)
         resolved = Fact(Truth.FALSE, found.reason, found.message)
         verdict = Verdict(state, found.reason, found.message, resolved=resolved, chain_in_sync=fact)
+        verdict = self._judged(chain, verdict)
         await self._write(chain, other_status(chain.parsed, verdict, self.context.now()))
-        return _WAIT_SECONDS
+        return self.context.overdue.left(key) or _WAIT_SECONDS
+
+    def _judged(self, chain: Chain, verdict: Verdict) -> Verdict:
+        parsed = chain.parsed
+        return self.context.overdue.judged(chain.key, parsed.uid, verdict, parsed.status.conditions)
 
     def _is_heard(self, chain: Chain) -> bool:
         """Whether this very policy was heard before; notes it."""
@@ -183,14 +189,20 @@ class Chains:
                 domain_uuid=seen.observation.uuid,
                 disk=target,
             )
-            status = chain_status(chain.parsed, seen, resolved, self.context.now())
+            status = chain_status(
+                chain.parsed,
+                seen,
+                resolved,
+                self.context.now(),
+                judged=lambda verdict: self._judged(chain, verdict),
+            )
         if pause > 0 and is_news(chain.parsed.status, status):
             return pause
         await self._write(chain, status)
         if first.key == chain.key and (domain, target) in self._drifted:
             self._drifted.discard((domain, target))
             self._tell_drift(chain, seen, target)
-        return None
+        return self.context.overdue.left(chain.key)
 
     def _tell_drift(self, chain: Chain, seen: Look, target: str) -> None:
         drift = seen.observation.journal.disk(target).drift

@@ -13,6 +13,7 @@ from controller.kube.kinds import Raw
 from controller.kube.port import KubeClient
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.orphans import Orphans
+from controller.reconcile.overdue import Overdue
 from controller.reconcile.store import Key, Snapshot, Store
 from controller.telemetry.metrics import Metrics
 
@@ -27,6 +28,7 @@ class Context:
     store: Store
     ledger: Ledger
     orphans: Orphans
+    overdue: Overdue
     hosts: Mapping[str, Host]
     cluster: str
     now: Callable[[], datetime]

@@ -36,6 +36,7 @@ from controller.reconcile.keys import ChainKey, ReportKey
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
+from controller.reconcile.overdue import Overdue
 from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.reporter import report_unreadable
 from controller.reconcile.resolution import Resolution
@@ -93,6 +94,7 @@ class Engine:
             store=Store(now=now),
             ledger=Ledger(now),
             orphans=Orphans(metrics),
+            overdue=Overdue(now),
             hosts=self._fleet.hosts,
             cluster=options.cluster_id,
             now=now,

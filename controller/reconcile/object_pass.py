@@ -87,6 +87,10 @@ class ObjectPasses:
         resolved = Fact(Truth.FALSE, found.reason, found.message)
         chain = Fact(Truth.UNKNOWN, found.reason, found.message)
         verdict = Verdict(state, found.reason, found.message, resolved=resolved, chain_in_sync=chain)
+        if not (deleting and found.gone):  # which goes by itself
+            before, overdue = snapshot.parsed.status.conditions, self.context.overdue
+            verdict = overdue.judged(key, snapshot.parsed.uid, verdict, before)
+            wait = overdue.left(key) or wait
         await write_status(
             self.context, snapshot, unresolved_status(snapshot.parsed, verdict, self.context.now())
         )
@@ -110,6 +114,7 @@ class ObjectPasses:
 
     def _forget(self, key: ObjectKey, bound: DomainKey | None) -> None:
         self._gone_since.pop(key, None)
+        self.context.overdue.forget(key)
         self._unbind(key, bound)
         broken = self.context.store.unreadable.get(key)
         if broken is not None:

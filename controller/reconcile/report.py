@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from controller.api.conditions import Condition, Fact, State, Truth, Verdict, conditions
@@ -113,7 +114,7 @@ def _suspended(standing: plan.Standing) -> Verdict:
         text = (
             "spec.suspend is true: the layer is left alone and the deletion waits; set it to false to go on"
         )
-        return _verdict(State.DELETING, Reason.SUSPENDED, text, in_sync=_in_sync(standing))
+        return _verdict(State.DELETING_STALLED, Reason.SUSPENDED, text, in_sync=_in_sync(standing))
     text = "spec.suspend is true: this object and its layer are left alone"
     return _verdict(State.SUSPENDED, Reason.SUSPENDED, text, in_sync=_in_sync(standing))
 
@@ -156,13 +157,15 @@ def status_of(
     facts: DiskFacts | None,
     resolved: Resolved,
     now: datetime,
+    *,
+    judged: Callable[[Verdict], Verdict] = lambda verdict: verdict,
 ) -> VolumeSnapshotStatus:
-    """The whole status of a VolumeSnapshot whose domain was observed.
+    """The whole status of a VolumeSnapshot whose domain was observed; ``judged`` has the last word on it.
 
     What is not known now (a point of a chain that cannot be read) keeps the value it had.
     """
     before = snapshot.status
-    verdict = verdict_of(standing)
+    verdict = judged(verdict_of(standing))
     point = standing.point
     unknown = standing.state is plan.State.UNKNOWN
     out_of_sight = standing.state is plan.State.LEAVING and standing.frozen is None

@@ -95,11 +95,14 @@ class Reporter:
         self._key = key
         self._accounts: dict[Owner, Account] = {}
         self._left: list[tuple[Removal, str]] = []
+        self._shrinking: set[str] = set()
+        """Disks whose chain gets shorter by what is being deleted."""
         self.quiet: timedelta | None = None
         """Set when a report was put off: look again after this."""
 
     async def report(self, observation: Observation, found: plan.Plan, misfits: Sequence[Misfit]) -> None:
         """Write what is different from what the objects say."""
+        self._shrinking = {one.want.target for one in found.standings if one.want.deleting}
         await asyncio.gather(
             *(self._one(standing, observation) for standing in found.standings),
             *(self._misfit(misfit) for misfit in misfits),
@@ -169,8 +172,26 @@ class Reporter:
             disk=target,
         )
         facts = observation.disks.get(target)
-        status = status_of(snapshot.parsed, standing, facts, resolved, self._context.now())
+        status = status_of(
+            snapshot.parsed,
+            standing,
+            facts,
+            resolved,
+            self._context.now(),
+            judged=lambda verdict: self._judged(snapshot, verdict),
+        )
         await write_status(self._context, snapshot, status)
+
+    def _judged(self, snapshot: Snapshot, verdict: Verdict) -> Verdict:
+        """The verdict; a wait that has just become too long is told as soon as it is."""
+        overdue, parsed = self._context.overdue, snapshot.parsed
+        if verdict.reason is Reason.CHAIN_TOO_LONG and parsed.spec.source.disk in self._shrinking:
+            return verdict
+        found = overdue.judged(snapshot.key, parsed.uid, verdict, parsed.status.conditions)
+        left = overdue.left(snapshot.key)
+        if left is not None:
+            self._context.later(self._key, left)
+        return found
 
     async def _release(self, snapshot: Snapshot, standing: plan.Standing) -> None:
         """Nothing of the point is left that the object must wait for: let it go."""
@@ -210,7 +231,7 @@ class Reporter:
             state = State.DELETING_STALLED if deleting else State.STALLED
         else:
             state = State.DELETING if deleting else State.WAITING
-        verdict = Verdict(state, misfit.reason, misfit.message)
+        verdict = self._judged(misfit.snapshot, Verdict(state, misfit.reason, misfit.message))
         status = unresolved_status(misfit.snapshot.parsed, verdict, self._context.now())
         await write_status(self._context, misfit.snapshot, status)
 

@@ -160,7 +160,7 @@ def _nowhere(sourced: Sourced, candidates: Sequence[Candidate]) -> NotFound:
     if not candidates:
         return NotFound(
             Reason.HYPERVISOR_NOT_FOUND,
-            "there is no Hypervisor object yet; an administrator makes one for each libvirt connection",
+            "there is no Hypervisor object yet: make one for each libvirt connection (an administrator may)",
             gone=True,
         )
     where = f"Hypervisor {wanted}" if wanted else "no Hypervisor"

@@ -56,6 +56,13 @@ class Shop:
         assert ready["status"] != "True", ready
         return str(ready["message"])
 
+    def fails(self, name: str, *, timeout: int = 30) -> None:
+        """Wait until a person is called, which kstatus (Flux, Helm) reads as Failed."""
+        self._waiting("wait", "--for=condition=Stalled", f"vvs/{name}", timeout=timeout)
+        status = self.get(name)
+        assert status["status"]["observedGeneration"] == status["metadata"]["generation"]
+        assert self.condition(name, "Reconciling")["status"] == "False"
+
     def told(self, name: str, pattern: str, *, timeout: float = 30) -> dict[str, Any]:
         """Wait until this regular expression is found in the message of Ready; returns the condition."""
 

@@ -35,6 +35,8 @@ def test_a_domain_that_is_defined_later(stage: Stage) -> None:
     shop = stage.shop
     shop.snapshot("of-the-future", "later-1")
     assert "later-1" in shop.waits_for("of-the-future", "DomainNotFound")
+    assert shop.condition("of-the-future", "Stalled")["status"] == "False"
+    shop.fails("of-the-future")
     machine = stage.machine(name="later-1")
     shop.ready("of-the-future")
     assert len(machine.chain()) == 2
@@ -68,6 +70,7 @@ def test_a_class_that_is_made_later(stage: Stage) -> None:
     shop = stage.shop
     shop.snapshot("classless", machine.name, volumeSnapshotClassName="made-later")
     assert "made-later" in shop.waits_for("classless", "ClassNotFound")
+    shop.fails("classless")
     assert len(machine.chain()) == 1
     shop.apply(other_class("made-later"))
     shop.ready("classless")
@@ -78,7 +81,19 @@ def test_a_disk_that_does_not_exist(stage: Stage) -> None:
     machine = stage.machine()
     stage.shop.snapshot("no-disk", machine.name, disk="vdz")
     assert "virsh domblklist" in stage.shop.waits_for("no-disk", "DiskNotFound")
+    stage.shop.fails("no-disk")
     stage.shop.delete("no-disk")
+    assert len(machine.chain()) == 1
+
+
+def test_a_hypervisor_that_does_not_exist(stage: Stage) -> None:
+    """B2: somebody is told which object is wrong."""
+    machine = stage.machine()
+    source = {"domain": machine.name, "disk": "vda", "hypervisor": "host-z"}
+    stage.shop.snapshot("no-host", machine.name, source=source)
+    assert "host-z" in stage.shop.waits_for("no-host", "HypervisorNotFound")
+    stage.shop.fails("no-host")
+    stage.shop.delete("no-host")
     assert len(machine.chain()) == 1
 
 
