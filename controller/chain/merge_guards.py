@@ -169,7 +169,7 @@ def growth_guard(case: MergeCase) -> Blocked | None:
         return None
     return Blocked(
         Why.UNSUPPORTED_TOPOLOGY,
-        f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}: make it larger",
+        f"{lower.source.uri} has {size.capacity} bytes and the layers above it {upper}; enlarge it first",
     )
 
 
