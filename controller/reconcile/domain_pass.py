@@ -212,7 +212,7 @@ class DomainPass:
 
     def _slots(self) -> int:
         """How many more merges may run on this hypervisor, by the strictest class that is in force here."""
-        classes = [one.spec for one in self._context.store.classes.values()]
+        classes = self._context.store.classes.specs()
         limit = min((one.merge.max_concurrent_per_hypervisor for one in classes), default=4)
         return limit - self._context.ledger.merges_on(self._key.hypervisor)
 

@@ -29,10 +29,12 @@ from controller.kube.kinds import (
 )
 from controller.kube.port import KubeClient
 from controller.reconcile.chains import Chains
+from controller.reconcile.class_store import ClassStore
+from controller.reconcile.classes import Classes
 from controller.reconcile.context import Context
 from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
-from controller.reconcile.keys import ChainKey, ReportKey
+from controller.reconcile.keys import ChainKey, ClassKey, ReportKey
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
@@ -91,7 +93,7 @@ class Engine:
             client=client,
             recorder=recorder,
             metrics=metrics,
-            store=Store(now=now),
+            store=Store(now=now, classes=ClassStore(lambda name: self._queue.add(ClassKey(name)))),
             ledger=Ledger(now),
             orphans=Orphans(metrics),
             overdue=Overdue(now),
@@ -107,6 +109,7 @@ class Engine:
         resolution = Resolution(self._context)
         self._objects = ObjectPasses(self._context, resolution)
         self._chains = Chains(self._context, resolution)
+        self._classes = Classes(self._context)
         self._wakeups = Wakeups(self._context, self._fleet, self._objects)
         self._begins: asyncio.Task[None] | None = None
         self._passes: set[asyncio.Task[None]] = set()
@@ -241,6 +244,8 @@ class Engine:
                 return again
             case ReportKey():
                 return await self._chains.report(key)
+            case ClassKey():
+                return await self._classes.run(key)
             case HypervisorKey():
                 await self._report_hypervisor(key.name)
             case InventoryKey():

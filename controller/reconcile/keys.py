@@ -53,7 +53,14 @@ class ReportKey:
     uuid: str
 
 
-Key = DomainKey | ObjectKey | HypervisorKey | InventoryKey | ChainKey | ReportKey
+@dataclass(frozen=True, order=True)
+class ClassKey:
+    """One VolumeSnapshotClass by name: the key of whether it is held."""
+
+    name: str
+
+
+Key = DomainKey | ObjectKey | HypervisorKey | InventoryKey | ChainKey | ReportKey | ClassKey
 
 
 def version_of(raw: Raw) -> int:

@@ -19,6 +19,7 @@ from controller.hypervisor.errors import Busy, StorageUnreachable, Unreadable
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.accounts import Account
+from controller.reconcile.class_store import InForce
 from controller.reconcile.context import Context
 from controller.reconcile.report import RESOLVED, condition, status_of, unresolved_status
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
@@ -211,6 +212,15 @@ class Reporter:
         if status.creation_time is None and status.layer is None:
             return
         kept = "the layer stays in the chain, unmanaged"
+        policy = self._context.store.classes.in_force(snapshot.parsed)
+        if isinstance(policy, InForce) and policy.strict:
+            name = snapshot.parsed.spec.volume_snapshot_class_name
+            text = (
+                f"{kept}, because VolumeSnapshotClass {name} is gone, and with it what must not be written "
+                f"to; to merge it away make the class again, a VolumeSnapshot that adopts it, and delete that"
+            )
+            self._context.recorder.warning(snapshot.raw, "LayerRetained", "Delete", text)
+            return
         account = self._accounts.get(owner)
         merged = "the layer is merged away" + (f": {account}" if account is not None else "")
         reason, text = ("LayerMerged", merged) if standing.want.merge else ("LayerRetained", kept)

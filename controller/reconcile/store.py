@@ -15,7 +15,6 @@ from pydantic import ValidationError
 from controller.api.hypervisor import Hypervisor
 from controller.api.objects import explain
 from controller.api.volumesnapshot import VolumeSnapshot
-from controller.api.volumesnapshotclass import VolumeSnapshotClass, VolumeSnapshotClassSpec
 from controller.kube.finalizers import finalizers_of
 from controller.kube.kinds import (
     HYPERVISOR,
@@ -27,6 +26,7 @@ from controller.kube.kinds import (
     uid_of,
 )
 from controller.reconcile.chain_store import ChainStore
+from controller.reconcile.class_store import ClassStore
 from controller.reconcile.keys import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, version_of
 
 __all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Snapshot", "Store"]
@@ -53,20 +53,13 @@ class Unreadable:
     fault: str
 
 
-@dataclass(frozen=True)
-class ClassFault:
-    """Why no class could be told for a VolumeSnapshot."""
-
-    message: str
-
-
 @dataclass
 class Store:
     """All objects of the four kinds, and which domain each VolumeSnapshot was found to mean."""
 
     snapshots: dict[ObjectKey, Snapshot] = field(default_factory=dict)
     unreadable: dict[ObjectKey, Unreadable] = field(default_factory=dict)
-    classes: dict[str, VolumeSnapshotClass] = field(default_factory=dict)
+    classes: ClassStore = field(default_factory=ClassStore)
     hypervisors: dict[str, tuple[Raw, Hypervisor | str]] = field(default_factory=dict)
     chains: ChainStore = field(default_factory=ChainStore)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -86,6 +79,7 @@ class Store:
             return None
         if is_deleting(raw) and not finalizers_of(raw):
             return self.drop_snapshot(raw)  # what our own write returned is the last of it
+        self.classes.use(key, raw.get("spec") or {})
         try:
             self.snapshots[key] = Snapshot(raw, VolumeSnapshot.model_validate(raw))
             self.unreadable.pop(key, None)
@@ -103,21 +97,8 @@ class Store:
             self.snapshots.pop(key, None)
             self.unreadable.pop(key, None)
             self._deletions.pop(uid_of(raw), None)
+            self.classes.unuse(key)
         return key
-
-    def put_class(self, raw: Raw) -> bool:
-        """Take in a class; one that cannot be read counts as missing. True when that changes anything."""
-        name = raw["metadata"]["name"]
-        before = self.classes.get(name)
-        try:
-            after: VolumeSnapshotClass | None = VolumeSnapshotClass.model_validate(raw)
-        except ValidationError:
-            after = None
-        if after is None:
-            self.classes.pop(name, None)
-        else:
-            self.classes[name] = after
-        return before != after
 
     def put_hypervisor(self, raw: Raw) -> None:
         """Take in a Hypervisor; what is wrong with it is kept in its place."""
@@ -152,26 +133,13 @@ class Store:
             return [raw for raw, _ in self.hypervisors.values()]
         if kind == VOLUME_CHAIN:
             return self.chains.known()
-        return [{"metadata": {"name": one.name, "uid": one.uid}} for one in self.classes.values()]
+        return self.classes.known()
 
     def valid_hypervisors(self) -> Iterator[Hypervisor]:
         """All Hypervisor objects that could be read."""
         for _, parsed in self.hypervisors.values():
             if isinstance(parsed, Hypervisor):
                 yield parsed
-
-    def policy(self, snapshot: VolumeSnapshot) -> VolumeSnapshotClassSpec | ClassFault:
-        """The class that applies: the named one, the default one, or the built-in values."""
-        wanted = snapshot.spec.volume_snapshot_class_name
-        if wanted is not None:
-            found = self.classes.get(wanted)
-            text = f"there is no VolumeSnapshotClass {wanted}; make it, or name another class"
-            return found.spec if found else ClassFault(text)
-        defaults = sorted(name for name, one in self.classes.items() if one.marked_default)
-        if len(defaults) > 1:
-            names = ", ".join(defaults)
-            return ClassFault(f"more than one class is marked as the default ({names}); leave one")
-        return self.classes[defaults[0]].spec if defaults else VolumeSnapshotClassSpec()
 
     # Bindings ------------------------------------------------------------------------------------------
 

@@ -60,7 +60,7 @@ class Wakeups:
             if key is not None:
                 self._context.wake(key)
         elif kind == VOLUME_SNAPSHOT_CLASS:
-            news = store.classes.pop(raw["metadata"]["name"], None) if gone else store.put_class(raw)
+            news = store.classes.drop(raw) if gone else store.classes.put(raw)
             if news:
                 self._wake_all()
         elif kind == VOLUME_CHAIN:

@@ -23,8 +23,9 @@ from controller.chain.journal import Owner
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Driver, Pool
 from controller.hypervisor.errors import NotFound, Unsupported
+from controller.reconcile.class_store import ClassFault, InForce
 from controller.reconcile.overlay_access import is_given, named_place
-from controller.reconcile.store import ClassFault, Snapshot, Store
+from controller.reconcile.store import Snapshot, Store
 
 Given = Callable[[str], tuple[str, ...] | None]
 """By namespace: patterns of the places that its VolumeSnapshots may name for layers; None: any."""
@@ -67,11 +68,14 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) 
         return Misfit(snapshot, Reason.INVALID_SPEC, later, stalled=True)
     memory = memory_of(parsed)
     held = memory is not None and not parsed.deleting
-    spec = store.policy(parsed)
-    if isinstance(spec, ClassFault):
+    found = store.classes.in_force(parsed) if held or parsed.deleting else store.classes.policy(parsed)
+    strict = isinstance(found, InForce) and found.strict
+    if isinstance(found, ClassFault):
         if not held:
-            return Misfit(snapshot, Reason.CLASS_NOT_FOUND, spec.message, stalled=False)
+            return Misfit(snapshot, Reason.CLASS_NOT_FOUND, found.message, stalled=False)
         spec = VolumeSnapshotClassSpec()  # a point that is held needs no policy before it is deleted
+    else:
+        spec = found.spec if isinstance(found, InForce) else found
     later = spec.not_yet()
     if later is not None and not (held or parsed.deleting):
         return Misfit(snapshot, Reason.INVALID_SPEC, later, stalled=True)
@@ -90,7 +94,7 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) 
         owner=owner_of(parsed),
         target=parsed.spec.source.disk,
         deleted_at=store.deleted_at(parsed),
-        merge=(parsed.spec.deletion_policy or spec.deletion_policy) is DeletionPolicy.DELETE,
+        merge=not strict and (parsed.spec.deletion_policy or spec.deletion_policy) is DeletionPolicy.DELETE,
         suspended=parsed.spec.suspend,
         freeze=(parsed.spec.quiesce or spec.quiesce) is not Quiesce.NEVER,
         armed=True,

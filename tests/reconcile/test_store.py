@@ -6,7 +6,8 @@ from typing import Any
 
 from controller.api import DEFAULT_CLASS_ANNOTATION, FINALIZER
 from controller.api.volumesnapshot import VolumeSnapshot
-from controller.reconcile.store import ClassFault, DomainKey, ObjectKey, Store
+from controller.reconcile.class_store import ClassFault
+from controller.reconcile.store import DomainKey, ObjectKey, Store
 
 KEY = ObjectKey("shop", "a")
 HERE, THERE = DomainKey("h1", "u1"), DomainKey("h2", "u1")
@@ -97,7 +98,11 @@ def test_members_follow_the_binding() -> None:
 
 def policy(name: str, *, default: bool = False) -> dict[str, Any]:
     return {
-        "metadata": {"name": name, "annotations": {DEFAULT_CLASS_ANNOTATION: "true"} if default else {}},
+        "metadata": {
+            "name": name,
+            "uid": name,
+            "annotations": {DEFAULT_CLASS_ANNOTATION: "true"} if default else {},
+        },
         "spec": {"maxLayers": 7},
     }
 
@@ -110,19 +115,19 @@ def wish(**spec: Any) -> VolumeSnapshot:
 
 def test_which_class_applies() -> None:
     store = Store()
-    built_in = store.policy(wish())
+    built_in = store.classes.policy(wish())
     assert not isinstance(built_in, ClassFault)
     assert built_in.max_layers == 64
-    store.put_class(policy("standard", default=True))
-    store.put_class(policy("other"))
-    for found in (store.policy(wish()), store.policy(wish(volumeSnapshotClassName="other"))):
+    store.classes.put(policy("standard", default=True))
+    store.classes.put(policy("other"))
+    for found in (store.classes.policy(wish()), store.classes.policy(wish(volumeSnapshotClassName="other"))):
         assert not isinstance(found, ClassFault)
         assert found.max_layers == 7
-    missing = store.policy(wish(volumeSnapshotClassName="gold"))
+    missing = store.classes.policy(wish(volumeSnapshotClassName="gold"))
     assert isinstance(missing, ClassFault)
     assert "gold" in missing.message
-    store.put_class(policy("other", default=True))
-    both = store.policy(wish())
+    store.classes.put(policy("other", default=True))
+    both = store.classes.policy(wish())
     assert isinstance(both, ClassFault)
     assert "other, standard" in both.message
 
