@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from controller.api.conditions import Fact, State, Truth, Verdict, conditions
 from controller.api.reasons import Reason
@@ -39,9 +39,6 @@ from controller.reconcile.report import RESOLVED, RUNNING, needs_a_person, opera
 
 _LAYER_BYTES, _STEP_BYTES, _DRIFT_LENGTH = 56 << 10, 28 << 10, 4096
 """Of the lists in a status, as JSON: an object stays far below 100 KiB, however long the names are."""
-
-_VOLATILE = frozenset({"allocatedBytes", "totalBytes", "reclaimableBytes", "bytes"})
-"""What changes while the guest writes: no reason to write a status, and written with the next one."""
 
 _KINDS = {
     ForeseenKind.TAKE: StepKind.TAKE,
@@ -139,22 +136,11 @@ def superseded(by: str) -> Verdict:
     return _verdict(State.STALLED, Reason.SUPERSEDED, text)
 
 
-def is_news(before: VolumeChainStatus, after: VolumeChainStatus) -> bool:
-    """True when something other than a size is different."""
-    return bool(_lasting(before.to_api()) != _lasting(after.to_api()))
-
-
 def drift_text(drift: Drift) -> str:
     """The layers that are new and those that are gone, one a line."""
     lines = [f"+ {_named(key)}" for key in drift.added] + [f"- {_named(key)}" for key in drift.gone]
     text = "\n".join(lines)
     return text if len(text) <= _DRIFT_LENGTH else text[: _DRIFT_LENGTH - 1] + "…"
-
-
-def _lasting(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _lasting(child) for name, child in value.items() if name not in _VOLATILE}
-    return [_lasting(child) for child in value] if isinstance(value, list) else value
 
 
 def _unseen(

@@ -27,7 +27,6 @@ from controller.reconcile.chain_report import (
     Look,
     chain_status,
     drift_text,
-    is_news,
     other_status,
     superseded,
     unread_status,
@@ -35,6 +34,7 @@ from controller.reconcile.chain_report import (
 from controller.reconcile.chain_store import Chain
 from controller.reconcile.context import Context
 from controller.reconcile.keys import ChainKey, DomainKey, ReportKey
+from controller.reconcile.news import is_news
 from controller.reconcile.reporter import unreadable
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resolve import NotFound
@@ -196,7 +196,7 @@ class Chains:
                 self.context.now(),
                 judged=lambda verdict: self._judged(chain, verdict),
             )
-        if pause > 0 and is_news(chain.parsed.status, status):
+        if pause > 0 and is_news(chain.parsed.status.to_api(), status.to_api()):
             return pause
         await self._write(chain, status)
         if first.key == chain.key and (domain, target) in self._drifted:
@@ -271,10 +271,11 @@ class Chains:
         return None
 
     async def _write(self, chain: Chain, status: VolumeChainStatus) -> None:
-        if not is_news(chain.parsed.status, status):
+        body = status.to_api()
+        if not is_news(chain.parsed.status.to_api(), body):
             return
         try:
-            raw = await self.context.client.apply_status(VOLUME_CHAIN, chain.raw, status.to_api())
+            raw = await self.context.client.apply_status(VOLUME_CHAIN, chain.raw, body)
         except (ObjectGone, ObjectReplaced):
             self.context.store.chains.drop(chain.raw)
             return

@@ -33,7 +33,7 @@ from controller.reconcile.class_store import ClassStore
 from controller.reconcile.classes import Classes
 from controller.reconcile.context import Context
 from controller.reconcile.domain_pass import DomainPass
-from controller.reconcile.fleet import Fleet, MakeConnector, report_hypervisor
+from controller.reconcile.fleet import Counts, Fleet, MakeConnector, report_hypervisor
 from controller.reconcile.keys import ChainKey, ClassKey, ReportKey
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.object_pass import ObjectPasses
@@ -110,6 +110,7 @@ class Engine:
         self._objects = ObjectPasses(self._context, resolution)
         self._chains = Chains(self._context, resolution)
         self._classes = Classes(self._context)
+        self._counts = Counts()
         self._wakeups = Wakeups(self._context, self._fleet, self._objects)
         self._begins: asyncio.Task[None] | None = None
         self._passes: set[asyncio.Task[None]] = set()
@@ -225,34 +226,32 @@ class Engine:
         return "requeue_after"
 
     async def _pass(self, key: Key) -> float | None:
+        again: float | None = None
         match key:
             case DomainKey():
-                return await self._domain(key)
+                again = await self._domain(key)
             case ObjectKey():
-                self._wakeups.unresolved.add(
-                    key
-                )  # before the pass, or what happens during it would go unheard
+                # Before the pass, or what happens during it would go unheard.
+                self._wakeups.unresolved.add(key)
                 again = await self._objects.run(key, asyncio.get_running_loop().time())
                 if key not in self._context.store.snapshots or self._context.store.bound(key) is not None:
                     self._wakeups.unresolved.discard(key)
-                return again
             case ChainKey():
                 self._wakeups.unresolved.add(key)
                 again = await self._chains.resolve(key)
                 if again is None:
                     self._wakeups.unresolved.discard(key)
-                return again
             case ReportKey():
-                return await self._chains.report(key)
+                again = await self._chains.report(key)
             case ClassKey():
-                return await self._classes.run(key)
+                again = await self._classes.run(key)
             case HypervisorKey():
-                await self._report_hypervisor(key.name)
+                again = await self._report_hypervisor(key.name)
             case InventoryKey():
                 host, identities = self._fleet.hosts.get(name := key.hypervisor), self._context.identities
                 await self._context.orphans.sweep(name, host, identities(name))
                 self._queue.add(HypervisorKey(name))
-        return None
+        return again
 
     async def _domain(self, key: DomainKey) -> float | None:
         if not self._wakeups.means_something(key):
@@ -263,14 +262,17 @@ class Engine:
             return None
         return await DomainPass(self._context, key, self._chains).run()
 
-    async def _report_hypervisor(self, name: str) -> None:
+    async def _report_hypervisor(self, name: str) -> float | None:
         known = self._context.store.hypervisors.get(name)
         if known is None:
-            return
+            self._counts.forget(name)
+            return None
         raw, parsed = known
         if not isinstance(parsed, Hypervisor):
             log.warning("Hypervisor cannot be read", extra={"object": name, "why": parsed})
-            return
+            return None
+        clock = asyncio.get_running_loop().time()
+        wait = self._counts.wait(name, clock)
         new = await report_hypervisor(
             self._context.client,
             (raw, parsed),
@@ -278,9 +280,13 @@ class Engine:
             self._fleet.faults.get(name),
             now=self._context.now(),
             inventory=self._context.orphans,
+            counts_wait=wait,
         )
-        if new is not None:
-            self._context.store.put_hypervisor(new)
+        if new is None:
+            return wait or None
+        self._counts.told(name, clock)
+        self._context.store.put_hypervisor(new)
+        return None
 
     async def _failed(self, key: Key, error: Exception) -> None:
         """Nothing is known of the domain now, so nothing is concluded; the objects say what is in the way."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.api.conditions import HYPERVISOR_CONDITIONS, State, Verdict, conditions
@@ -36,6 +37,9 @@ from controller.reconcile.orphans import Orphan, Orphans
 from controller.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
+
+COUNTS_SECONDS = 300.0
+"""So often the counts of domains are written at most when nothing else is to be told."""
 
 _MOST_CAPABILITIES = 64
 """As many as the status holds."""
@@ -188,6 +192,27 @@ def _verdict(status: HostStatus | None, fault: str | None) -> Verdict:
     return Verdict(State.WAITING, Reason.HYPERVISOR_UNREACHABLE, status.message)
 
 
+@dataclass
+class Counts:
+    """When the counts of domains were told last: machines start and stop for many reasons, and nobody acts
+    upon their number."""
+
+    _told: dict[str, float] = field(default_factory=dict)
+    """By hypervisor, loop time."""
+
+    def told(self, name: str, now: float) -> None:
+        """They were just written, alone or with something else."""
+        self._told[name] = now
+
+    def wait(self, name: str, now: float) -> float:
+        """Seconds until they may be written although nothing else is to be told; 0 for none."""
+        return max(0.0, self._told.get(name, now - COUNTS_SECONDS) + COUNTS_SECONDS - now)
+
+    def forget(self, name: str) -> None:
+        """The Hypervisor object is gone."""
+        self._told.pop(name, None)
+
+
 async def report_hypervisor(
     client: KubeClient,
     known: tuple[Raw, Hypervisor],
@@ -196,17 +221,24 @@ async def report_hypervisor(
     *,
     now: datetime,
     inventory: Orphans,
+    counts_wait: float = 0.0,
 ) -> Raw | None:
-    """Write the status of a Hypervisor object unless it has an equal one; returns the new object."""
+    """Write the status of a Hypervisor object unless it has an equal one; returns the new object. With
+    ``counts_wait`` a change in the counts alone is not written yet."""
     raw, hypervisor = known
     if host is not None and not host.status.tried and hypervisor.status.conditions:
         return None  # this process has just begun to ask: what the last one found holds until the answer
     orphans = inventory.of(hypervisor.name, host)
     status = hypervisor_status(hypervisor, host, fault, now, orphans).to_api()
-    if status == hypervisor.status.to_api():
+    before = hypervisor.status.to_api()
+    if status == before or (counts_wait and _without_counts(status) == _without_counts(before)):
         return None
     try:
         return await client.apply_status(HYPERVISOR, raw, status)
     except ObjectGone:
         log.info("Hypervisor went while its status was written", extra={"object": hypervisor.name})
         return None
+
+
+def _without_counts(status: Raw) -> Raw:
+    return {name: value for name, value in status.items() if name != "domains"}

@@ -20,7 +20,7 @@ from controller.api.volumesnapshot import (
 )
 from controller.chain import journal, plan
 from controller.chain.guards import Blocked, Why
-from controller.chain.observation import DiskFacts, Size
+from controller.chain.observation import DiskFacts
 
 RESOLVED = Fact(Truth.TRUE, Reason.RESOLVED)
 
@@ -68,9 +68,6 @@ _KINDS = {
 
 RUNNING = {kind: (reason, text) for kind, (_, reason, text) in _KINDS.items()}
 """What is said of an operation that runs; the name of an image follows."""
-
-_UNSETTLED = 64 << 10
-"""Bytes, a cluster of qcow2: less of a change in what a frozen layer takes is no news."""
 
 _PROGRESS_STEP = 5
 """Percent. Progress is written in such steps, or once in :data:`_PROGRESS_SECONDS`, and no finer."""
@@ -214,16 +211,8 @@ def _layer(standing: plan.Standing, facts: DiskFacts | None, before: Layer | Non
         format=frozen.format or None,
         index=frozen.index,
         capacity_bytes=size.capacity if size else same.capacity_bytes if same else None,
-        allocated_bytes=_allocated(size, same.allocated_bytes if same else None),
+        allocated_bytes=size.allocation if size else same.allocated_bytes if same else None,
     )
-
-
-def _allocated(size: Size | None, before: int | None) -> int | None:
-    """What a frozen layer takes, in bytes. File systems settle their books up to half a minute after the last
-    write (delayed allocation; 4 KiB less were measured on ext4): so little is not worth a write."""
-    if size is None or (before is not None and abs(size.allocation - before) < _UNSETTLED):
-        return before
-    return size.allocation
 
 
 def operation_status(

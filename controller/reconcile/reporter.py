@@ -21,6 +21,7 @@ from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.accounts import Account
 from controller.reconcile.class_store import InForce
 from controller.reconcile.context import Context
+from controller.reconcile.news import is_news
 from controller.reconcile.report import RESOLVED, condition, status_of, unresolved_status
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
 from controller.reconcile.wants import Misfit, owner_of
@@ -33,11 +34,12 @@ already says that the object is being deleted."""
 
 
 async def write_status(context: Context, snapshot: Snapshot, status: VolumeSnapshotStatus) -> bool:
-    """Write the status unless the object has an equal one. True when it was written."""
-    if status.to_api() == snapshot.parsed.status.to_api():
+    """Write the status unless it has no news for the object. True when it was written."""
+    body = status.to_api()
+    if not is_news(snapshot.parsed.status.to_api(), body):
         return False
     try:
-        raw = await context.client.apply_status(VOLUME_SNAPSHOT, snapshot.raw, status.to_api())
+        raw = await context.client.apply_status(VOLUME_SNAPSHOT, snapshot.raw, body)
     except ObjectGone:
         log.info("object went while its status was written", extra={"object": snapshot.parsed.name})
         context.store.drop_snapshot(snapshot.raw)

@@ -74,7 +74,9 @@ def test_a_class_whose_finalizer_was_stripped_holds_up_no_deletion(stage: Stage)
     shop.kubectl("patch", "volumesnapshotclass/stripped", "--type=merge", nothing)
     assert "stripped" not in classes(stage)
     stage.controller.start()
-    shop.delete("orphaned")
+    point = points.kept["orphaned"]
+    points.delete("orphaned")
     assert "stripped is gone" in shop.wait_event("orphaned", "LayerRetained")
     assert len(machine.chain()) == 2
-    points.verify()
+    assert stage.lab.reader.verify(point, machine.chain()[1].source).identical
+    points.check_guest()

@@ -11,6 +11,8 @@ import pytest
 from controller.reconcile.chains import PAUSE_SECONDS, REST_SECONDS
 from lab.controller import Controller
 from lab.deadline import wait_until
+from lab.machines.machine import Machine
+from lab.machines.writer import WriterOptions
 from tests.e2e import launcher
 from tests.e2e.stage import QUICK, Stage, gentle
 
@@ -21,6 +23,15 @@ PASSES = 20
 
 PERIOD = 2 * (PAUSE_SECONDS + REST_SECONDS)
 """And for so many seconds at least: a VolumeChain is told of with a delay, and not each time."""
+
+
+GROWING = WriterOptions(window_sectors=1 << 16)
+"""So large a window (32 MiB) that the active layer grows through the whole test."""
+
+
+def allocated(machine: Machine) -> int:
+    """Bytes that the active layer of vda takes."""
+    return int(machine.domain.blockInfo("vda")[1])
 
 
 @pytest.fixture
@@ -56,13 +67,16 @@ def versions(stage: Stage) -> list[tuple[str, str]]:
     items = json.loads(stage.shop.kubectl("get", "volumesnapshots,events.events.k8s.io", "-o", "json"))[
         "items"
     ]
-    items += json.loads(stage.shop.kubectl("get", "hypervisors", "-o", "json"))["items"]
+    for kind in ("volumechains", "hypervisors", "volumesnapshotclasses"):
+        items += json.loads(stage.shop.kubectl("get", kind, "-o", "json"))["items"]
     return [(one["metadata"]["name"], one["metadata"]["resourceVersion"]) for one in items]
 
 
 def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Controller) -> None:
+    """B14: though a guest fills its active layer all the time, and other machines are started and stopped."""
     stage, shop = stopped, stopped.shop
-    machine, off = stage.machine("file", "file"), stage.machine(start=False)
+    machine, off = stage.machine("file", "file", writer=GROWING), stage.machine(start=False)
+    other = stage.machine(start=False)
     calls = stage.scratch / "calls"
     first, second = stage.points(machine, "vda"), stage.points(machine, "vdb")
     first.take("idle-1")
@@ -106,9 +120,13 @@ def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Contro
         return state() == before
 
     wait_until(settled, timeout=90, what="a period without writes")
-    at_rest = state()
+    at_rest, grown = state(), allocated(machine)
+    other.start()
+    look_at_everything()
+    other.destroy()
     look_at_everything()
     assert state() == at_rest
+    assert allocated(machine) > grown, "the guest wrote nothing new, so this says nothing"
     assert counted.metric("varve_reconcile_total") >= 2 * PASSES
     first.verify()
 

@@ -13,7 +13,7 @@ from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk, Layer, Mirror
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Operation, OperationKind, Owner, Point
-from controller.chain.observation import DiskFacts, Job, JobKind, Size
+from controller.chain.observation import DiskFacts, Job, JobKind
 from controller.chain.plan import Standing, State
 from controller.chain.source import Source
 from controller.hypervisor.errors import Busy, Unreachable
@@ -83,23 +83,6 @@ def test_no_progress_is_no_news() -> None:
     status = tell(merging(), facts(MIB, 100 * MIB), None, 1)
     for second in range(2, 300):
         assert tell(merging(), facts(MIB, 100 * MIB), status, second) == status
-
-
-def test_what_a_layer_takes_is_news_from_a_cluster_on() -> None:
-    """The file system settles its books long after the last write: no write of ours for 4 KiB of it."""
-
-    def told(allocation: int, before: VolumeSnapshotStatus | None) -> VolumeSnapshotStatus:
-        live = Disk("vda", "disk", (TOP, BASE), ChainEnd.KNOWN)
-        seen = DiskFacts("vda", live, None, sizes={BASE.key: Size(allocation, 16 * MIB)})
-        return tell(Standing(Want(OWNER, "vda"), State.HELD, frozen=BASE), seen, before, 60)
-
-    first = told(598016, None)
-    assert first.layer is not None
-    assert first.layer.allocated_bytes == 598016
-    assert told(593920, first) == first
-    later = told(598016 + (64 << 10), first)
-    assert later.layer is not None
-    assert later.layer.allocated_bytes == 598016 + (64 << 10)
 
 
 def test_what_an_operation_says() -> None:
