@@ -20,7 +20,7 @@ _SMALL = 16 << 20
 """Bytes. Nobody cares how often something smaller has doubled."""
 
 _MEASURED = frozenset({Reason.INSUFFICIENT_SPACE, Reason.PROGRESSING_WITH_RETRY})
-"""Reasons whose message has numbers that are measured anew at each look; the second repeats what Ready says."""
+"""Reasons whose message has numbers that are measured anew at each look; the second repeats Ready."""
 
 
 def is_news(before: Json, after: Json) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from controller.reconcile.chains import PAUSE_SECONDS, REST_SECONDS
 from lab.controller import Controller
 from lab.deadline import wait_until
+from lab.machines.disk import Disk
 from lab.machines.machine import Machine
 from lab.machines.writer import WriterOptions
 from tests.e2e import launcher
@@ -27,6 +28,9 @@ PERIOD = 2 * (PAUSE_SECONDS + REST_SECONDS)
 
 GROWING = WriterOptions(window_sectors=1 << 16)
 """So large a window (32 MiB) that the active layer grows through the whole test."""
+
+
+LARGE = Disk(None, size=64 << 20)
 
 
 def allocated(machine: Machine) -> int:
@@ -75,7 +79,7 @@ def versions(stage: Stage) -> list[tuple[str, str]]:
 def test_passes_with_nothing_to_do_write_nothing(stopped: Stage, counted: Controller) -> None:
     """B14: though a guest fills its active layer all the time, and other machines are started and stopped."""
     stage, shop = stopped, stopped.shop
-    machine, off = stage.machine("file", "file", writer=GROWING), stage.machine(start=False)
+    machine, off = stage.machine(LARGE, LARGE, writer=GROWING), stage.machine(start=False)
     other = stage.machine(start=False)
     calls = stage.scratch / "calls"
     first, second = stage.points(machine, "vda"), stage.points(machine, "vdb")
