@@ -72,3 +72,11 @@ def explain(error: ValidationError) -> str:
         for fault in error.errors(include_url=False, include_context=False, include_input=False)
     )
     return clean_message("; ".join(faults))
+
+
+def not_understood(fault: str) -> str:
+    """What to say of an object that could not be read; ``fault`` is what :func:`explain` said."""
+    return (
+        f"this controller does not understand the object: {fault}. It is older than the CRD, or somebody "
+        f"wrote past the CRD: upgrade the controller, or take the field away. Until then nothing is done"
+    )

@@ -109,6 +109,10 @@ class Reason(StrEnum):
         "InvalidSpec",
         "The spec says something that this version cannot do; the message says what to write.",
     )
+    NOT_UNDERSTOOD = (
+        "NotUnderstood",
+        "The object, or one that it needs, has something that this version does not know: upgrade it.",
+    )
     INVALID_URI = "InvalidURI", "The Hypervisor's URI is refused; the message says what to write instead."
     DOMAIN_AMBIGUOUS = (
         "DomainAmbiguous",

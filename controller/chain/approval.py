@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
+from controller.chain.circumstances import ANY_DISK
 from controller.chain.cost import Choice, Range
 from controller.chain.drift import fits_known
 from controller.chain.guards import Blocked, Why
@@ -63,10 +64,12 @@ def merge_plan(merging: Merging) -> MergePlan:
 
 def approved(found: DiskPlan, merging: Merging) -> DiskPlan:
     """The plan of the disk, in which a merge waits when somebody has to agree to it and has not."""
-    approval = merging.circumstances.approvals.get(found.target)
-    step = found.step
+    approvals, step = merging.circumstances.approvals, found.step
+    approval = approvals.get(ANY_DISK) or approvals.get(found.target)
     if approval is None or not isinstance(step, StartMerge):
         return found
+    if approval.fault:
+        return replace(found, step=None, blocked=Blocked(Why.NOT_UNDERSTOOD, approval.fault))
     whole = merge_plan(merging)
     if approval.plan == whole.hash:
         given = Approved(whole.hash, whole.boundaries)

@@ -20,6 +20,10 @@ class Hold:
     blocked: Blocked
 
 
+ANY_DISK = "*"
+"""In place of a target: a VolumeChain of which it cannot be told which disk of the domain it means."""
+
+
 @dataclass(frozen=True)
 class Approval:
     """What somebody has agreed to on a disk whose merges wait for that."""
@@ -28,6 +32,8 @@ class Approval:
     """``namespace/name`` of the VolumeChain, for people."""
     plan: str
     """The hash of the plan that may be carried out; empty for none."""
+    fault: str = ""
+    """Why it cannot be told what was agreed to: the VolumeChain cannot be read. Then nothing is merged."""
 
 
 @dataclass(frozen=True)

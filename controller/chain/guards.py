@@ -49,6 +49,7 @@ class Why(StrEnum):
     INSUFFICIENT_SPACE = "InsufficientSpace"
     SETTLING = "Settling"
     AWAITING_APPROVAL = "AwaitingApproval"
+    NOT_UNDERSTOOD = "NotUnderstood"
     LAYER_NOT_FOUND = "LayerNotFound"
     LAYER_AMBIGUOUS = "LayerAmbiguous"
     LAYER_ACTIVE = "LayerActive"

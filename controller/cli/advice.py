@@ -87,6 +87,9 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
     ),
     Reason.FAILED: (_TELL,),
     Reason.INVALID_SPEC: ("Write what the message says, in a new object where the field is immutable.",),
+    Reason.NOT_UNDERSTOOD: (
+        "Upgrade the controller: it is older than the CRD. Or take away the field that the message names.",
+    ),
     Reason.INVALID_URI: ("Correct spec.uri of the Hypervisor as the message says.",),
     Reason.DOMAIN_AMBIGUOUS: (
         "Make a new object with spec.source.hypervisor or spec.source.domainUUID, and delete this one.",

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from controller.api.hypervisor import Hypervisor
 from controller.api.objects import explain
 from controller.api.volumechain import CONTROLLER_LABELS, VolumeChain
+from controller.chain.circumstances import ANY_DISK
 from controller.kube.kinds import Raw, is_deleting, uid_of
 from controller.kube.port import FIELD_MANAGER
 from controller.reconcile.keys import ChainKey, DomainKey, version_of
@@ -71,8 +72,8 @@ class ChainStore:
     def put(self, raw: Raw) -> ChainKey | None:
         """Take in a VolumeChain that is there; None when this version, or a newer one, is known already."""
         key = _key(raw)
-        known = self.chains.get(key)
-        if known is not None and version_of(known.raw) >= version_of(raw):
+        known = self.chains[key].raw if key in self.chains else self.faults.get(key, (None, ""))[0]
+        if known is not None and version_of(known) >= version_of(raw):
             return None
         self._forget(key)
         if is_deleting(raw) and not raw["metadata"].get("finalizers"):
@@ -127,6 +128,19 @@ class ChainStore:
                 found.setdefault(chain.parsed.spec.source.disk, chain)
         return found
 
+    def misread(
+        self, domain: DomainKey, name: str, hypervisor: Hypervisor | None
+    ) -> dict[str, tuple[str, str]]:
+        """By target, a VolumeChain that cannot be read and may set policy for the disk, and why; under
+        :data:`ANY_DISK` one of which the disk cannot be told."""
+        found: dict[str, tuple[str, str]] = {}
+        for key, (raw, fault) in sorted(self.faults.items()):
+            source = (raw.get("spec") or {}).get("source") or {}
+            allowed = hypervisor is not None and hypervisor.allows(key.namespace, name)
+            if allowed and _may_mean(source, domain, name):
+                found.setdefault(str(source.get("disk") or ANY_DISK), (f"{key.namespace}/{key.name}", fault))
+        return found
+
     def _name(self, key: ChainKey) -> str:
         source = self.chains[key].parsed.spec.source
         return source.domain or (source.domain_uuid or "").lower()
@@ -139,6 +153,15 @@ class ChainStore:
                 del self._by_domain[name]
         self.chains.pop(key, None)
         self.faults.pop(key, None)
+
+
+def _may_mean(source: Raw, domain: DomainKey, name: str) -> bool:
+    """Whether the source of an object that cannot be read may be this domain."""
+    if source.get("hypervisor") not in (None, domain.hypervisor):
+        return False
+    if source.get("domainUUID"):
+        return str(source["domainUUID"]).lower() == domain.uuid.lower()
+    return source.get("domain") in (None, name)
 
 
 def _key(raw: Raw) -> ChainKey:

@@ -12,17 +12,18 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from controller.api.conditions import Fact, State, Truth, Verdict
+from controller.api.conditions import SNAPSHOT_CONDITIONS, Fact, State, Truth, Verdict
+from controller.api.objects import not_understood
 from controller.api.schema import DNS_SUBDOMAIN
 from controller.api.volumechain import CONTROLLER_LABELS, Approval, OnDrift, VolumeChainStatus
 from controller.api.volumesnapshot import Resolved
 from controller.chain import circumstances as at
 from controller.chain.desired import Want
 from controller.chain.forecast import forecast
-from controller.chain.journal import Journal
+from controller.chain.journal import Journal, Owner
 from controller.chain.observation import Observation
 from controller.kube.errors import Conflict, ObjectGone, ObjectReplaced
-from controller.kube.kinds import VOLUME_CHAIN, Raw
+from controller.kube.kinds import VOLUME_CHAIN, Raw, uid_of
 from controller.reconcile.chain_report import (
     Look,
     chain_status,
@@ -34,6 +35,7 @@ from controller.reconcile.chain_report import (
 from controller.reconcile.chain_store import Chain
 from controller.reconcile.context import Context
 from controller.reconcile.keys import ChainKey, DomainKey, ReportKey
+from controller.reconcile.misread import report_misread
 from controller.reconcile.news import is_news
 from controller.reconcile.reporter import unreadable
 from controller.reconcile.resolution import Resolution
@@ -66,6 +68,8 @@ class Chains:
     """Generations whose policy the domain's passes know."""
     _written: dict[ChainKey, float] = field(default_factory=dict)
     _unneeded: dict[ChainKey, float] = field(default_factory=dict)
+    _held_back: set[ChainKey] = field(default_factory=set)
+    """VolumeChains that cannot be read: merges of the disks that they may mean wait."""
     _drifted: set[tuple[DomainKey, str]] = field(default_factory=set)
 
     # For a pass ----------------------------------------------------------------------------------------
@@ -75,6 +79,18 @@ class Chains:
         known = self.context.store.hypervisors.get(key.hypervisor)
         parsed = known[1] if known is not None and not isinstance(known[1], str) else None
         return self.context.store.chains.policies(key, name, parsed)
+
+    def approvals(self, key: DomainKey, name: str, policies: Mapping[str, Chain]) -> dict[str, at.Approval]:
+        """What was agreed to on the disks whose merges wait for that: nothing where that cannot be read."""
+        known = self.context.store.hypervisors.get(key.hypervisor)
+        parsed = known[1] if known is not None and not isinstance(known[1], str) else None
+        faults = self.context.store.chains.misread(key, name, parsed)
+        return approvals(policies) | {
+            target: at.Approval(
+                label, "", f"VolumeChain {label} may ask for approval: {not_understood(fault)}"
+            )
+            for target, (label, fault) in faults.items()
+        }
 
     def saw(
         self, key: DomainKey, observation: Observation, wants: Iterable[Want], circumstances: at.Circumstances
@@ -102,6 +118,7 @@ class Chains:
         store = self.context.store
         chain = store.chains.chains.get(key)
         if chain is None:
+            await self._misread(key)
             before = store.chains.bind(key, None)
             self._written.pop(key, None)
             self._unneeded.pop(key, None)
@@ -110,6 +127,8 @@ class Chains:
             if before is not None:
                 self.context.wake(before)
             return None
+        if key in self._held_back:
+            await self._misread(key)
         found = self.resolution.of(chain.parsed)
         if not isinstance(found, NotFound):
             domain = DomainKey(found.hypervisor, found.domain.uuid)
@@ -133,6 +152,19 @@ class Chains:
         await self._write(chain, other_status(chain.parsed, verdict, self.context.now()))
         return self.context.overdue.left(key) or _WAIT_SECONDS
 
+    async def _misread(self, key: ChainKey) -> None:
+        """One that cannot be read says so; the disks that it may mean are looked at again."""
+        raw, fault = self.context.store.chains.faults.get(key, (None, ""))
+        if (raw is not None) != (key in self._held_back):
+            self._held_back ^= {key}
+            for domain in self.context.store.domains():
+                self.context.wake(domain)
+        if raw is None or not self.context.whole_fleet:
+            return
+        after = await report_misread(self.context, VOLUME_CHAIN, raw, fault, SNAPSHOT_CONDITIONS)
+        if after is not None:
+            self.context.store.chains.put(after)
+
     def _judged(self, chain: Chain, verdict: Verdict) -> Verdict:
         parsed = chain.parsed
         return self.context.overdue.judged(chain.key, parsed.uid, verdict, parsed.status.conditions)
@@ -154,7 +186,8 @@ class Chains:
         chains = self.context.store.chains.of(domain)
         ahead = forecast(observation, wants, circumstances)
         members = self.context.store.members(domain)
-        seen = Look(observation, ahead, {owner_of(one.parsed): one.parsed.deleting for one in members})
+        there = {owner_of(one.parsed): one.parsed.deleting for one in members}
+        seen = Look(observation, ahead, there | self._misread_owners())
         counting: dict[str, Chain] = {}
         for chain in chains:
             counting.setdefault(chain.parsed.spec.source.disk, chain)
@@ -203,6 +236,11 @@ class Chains:
             self._drifted.discard((domain, target))
             self._tell_drift(chain, seen, target)
         return self.context.overdue.left(chain.key)
+
+    def _misread_owners(self) -> dict[Owner, bool]:
+        """VolumeSnapshots that cannot be read keep what they have, deleted or not."""
+        broken = self.context.store.unreadable.items()
+        return {Owner(key.namespace, key.name, uid_of(one.raw)): False for key, one in broken}
 
     def _tell_drift(self, chain: Chain, seen: Look, target: str) -> None:
         drift = seen.observation.journal.disk(target).drift

@@ -11,10 +11,12 @@ from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
-from controller.api.objects import explain
+from controller.api import DEFAULT_CLASS_ANNOTATION
+from controller.api.objects import explain, not_understood
+from controller.api.reasons import Reason
 from controller.api.volumesnapshot import DeletionPolicy, VolumeSnapshot
 from controller.api.volumesnapshotclass import VolumeSnapshotClass, VolumeSnapshotClassSpec
-from controller.kube.kinds import Raw, uid_of
+from controller.kube.kinds import Raw, is_deleting, uid_of
 from controller.reconcile.keys import ObjectKey, version_of
 
 
@@ -36,6 +38,7 @@ class ClassFault:
     """Why no class could be told for a VolumeSnapshot. ``gone``: the one that it names does not exist."""
 
     message: str
+    reason: Reason = Reason.CLASS_NOT_FOUND
     gone: bool = False
 
 
@@ -127,6 +130,10 @@ class ClassStore:
         known = self._classes.get(name)
         return known.raw if known is not None else self._faults.get(name, (None, ""))[0]
 
+    def fault(self, name: str) -> str:
+        """Why the class cannot be read; empty for one that can, or is not there."""
+        return self._faults.get(name, ({}, ""))[1]
+
     def known(self) -> list[Raw]:
         """All of them, as read."""
         return [*(one.raw for one in self._classes.values()), *(raw for raw, _ in self._faults.values())]
@@ -150,6 +157,9 @@ class ClassStore:
             found = self._classes.get(wanted)
             return found.parsed.spec if found is not None else self._missing(wanted)
         defaults = self._defaults()
+        misread = next((name for name in defaults if name in self._faults), None)
+        if misread is not None:
+            return self._missing(misread)
         if len(defaults) > 1:
             names = ", ".join(defaults)
             return ClassFault(f"more than one class is marked as the default ({names}); leave one")
@@ -179,7 +189,9 @@ class ClassStore:
             return ClassFault(
                 f"there is no VolumeSnapshotClass {name}; make it, or name another class", gone=True
             )
-        return ClassFault(f"VolumeSnapshotClass {name} cannot be read ({fault[1]}); correct it")
+        return ClassFault(
+            f"VolumeSnapshotClass {name}: {not_understood(fault[1])}", reason=Reason.NOT_UNDERSTOOD
+        )
 
     def _meaning(self, name: str) -> object:
         known = self._classes.get(name)
@@ -187,8 +199,14 @@ class ClassStore:
 
     def _defaults(self) -> list[str]:
         """Classes that are the default; one that is being deleted only as long as there is no other."""
-        marked = sorted(name for name, one in self._classes.items() if one.parsed.marked_default)
-        return [name for name in marked if not self._classes[name].parsed.deleting] or marked
+        marked = sorted(
+            [
+                *(name for name, one in self._classes.items() if one.parsed.marked_default),
+                *(name for name, (raw, _) in self._faults.items() if _is_marked(raw)),
+            ]
+        )
+        staying = [name for name in marked if not is_deleting(self.raw(name) or {"metadata": {}})]
+        return staying or marked
 
     def _all_users(self, name: str) -> set[ObjectKey]:
         unnamed = self._users.get(None, set()) if name in self._defaults() else set()
@@ -207,6 +225,11 @@ class ClassStore:
     def _wake_all(self) -> None:
         for name in (*self._classes, *self._faults):
             self.wake(name)
+
+
+def _is_marked(raw: Raw) -> bool:
+    annotations = raw["metadata"].get("annotations") or {}
+    return bool(annotations.get(DEFAULT_CLASS_ANNOTATION) == "true")
 
 
 def _key(snapshot: VolumeSnapshot) -> ObjectKey:

@@ -11,6 +11,8 @@ import logging
 from dataclasses import dataclass, field
 
 from controller.api import FINALIZER
+from controller.api.objects import not_understood
+from controller.api.reasons import Reason
 from controller.kube.errors import ObjectDeleting
 from controller.kube.finalizers import finalizers_of
 from controller.kube.kinds import VOLUME_SNAPSHOT_CLASS, Raw, is_deleting, uid_of
@@ -33,6 +35,8 @@ class Classes:
     context: Context
     _unused: dict[str, float] = field(default_factory=dict)
     """By name: since when nobody uses a class that has the finalizer (loop time)."""
+    _misread: dict[str, str] = field(default_factory=dict)
+    """By UID: why a class could not be read."""
     _told: set[str] = field(default_factory=set)
     """UIDs of classes that are being deleted, and have said what they wait for."""
 
@@ -43,6 +47,7 @@ class Classes:
         if raw is None:
             self._unused.pop(key.name, None)
             return None
+        self._tell_misread(key.name, raw)
         held, deleting = FINALIZER in finalizers_of(raw), is_deleting(raw)
         if store.in_use(key.name):
             self._unused.pop(key.name, None)
@@ -75,6 +80,16 @@ class Classes:
         after = await self.context.client.remove_finalizer(VOLUME_SNAPSHOT_CLASS, raw)
         if after is not None and not is_deleting(after):
             self.context.store.classes.put(after)
+
+    def _tell_misread(self, name: str, raw: Raw) -> None:
+        """A class has no status; those that need it say it as well."""
+        fault = self.context.store.classes.fault(name)
+        known = self._misread.get(uid_of(raw), "")
+        if fault == known:
+            return
+        self._misread[uid_of(raw)] = fault
+        if fault:
+            self.context.recorder.warning(raw, Reason.NOT_UNDERSTOOD, "Read", not_understood(fault))
 
     def _tell(self, name: str, raw: Raw) -> None:
         if uid_of(raw) in self._told:

@@ -49,7 +49,7 @@ from controller.hypervisor.last_look import Refused, Stale
 from controller.hypervisor.observe import Fleet, observe, with_opened, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
-from controller.reconcile.chains import Chains, adopts_drift, approvals
+from controller.reconcile.chains import Chains, adopts_drift
 from controller.reconcile.context import Context
 from controller.reconcile.orphans import orphans_in
 from controller.reconcile.patience import patient
@@ -179,7 +179,7 @@ class DomainPass:
             discard_holds=ledger.discard_holds(self._key),
             witnessed=ledger.jobs_seen(self._key),
             judged_at=judged_at,
-            approvals=approvals(policies),
+            approvals=self._chains.approvals(self._key, observation.name, policies),
             adopts_drift=adopts_drift(policies),
             discard_tries=ledger.discard_tries(self._key),
         )

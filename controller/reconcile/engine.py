@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from controller.api.conditions import HYPERVISOR_CONDITIONS
 from controller.api.hypervisor import Hypervisor
 from controller.chain.parse import ParseError
 from controller.hypervisor.driver import Event
@@ -36,6 +37,7 @@ from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Counts, Fleet, MakeConnector, report_hypervisor
 from controller.reconcile.keys import ChainKey, ClassKey, ReportKey
 from controller.reconcile.ledger import Ledger
+from controller.reconcile.misread import report_misread
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.overdue import Overdue
@@ -269,7 +271,9 @@ class Engine:
             return None
         raw, parsed = known
         if not isinstance(parsed, Hypervisor):
-            log.warning("Hypervisor cannot be read", extra={"object": name, "why": parsed})
+            after = await report_misread(self._context, HYPERVISOR, raw, parsed, HYPERVISOR_CONDITIONS)
+            if after is not None:
+                self._context.store.put_hypervisor(after)
             return None
         clock = asyncio.get_running_loop().time()
         wait = self._counts.wait(name, clock)

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from controller.api.conditions import Fact, State, Truth, Verdict
+from controller.api.conditions import SNAPSHOT_CONDITIONS, Fact, State, Truth, Verdict
 from controller.api.reasons import Reason
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.context import Context
+from controller.reconcile.misread import report_misread
 from controller.reconcile.report import unresolved_status
 from controller.reconcile.reporter import write_status
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resolve import Found, NotFound
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
-
-log = logging.getLogger(__name__)
 
 GONE_AFTER_SECONDS = 60.0
 """A deleted VolumeSnapshot whose domain no connected hypervisor has goes after so long."""
@@ -40,6 +38,7 @@ class ObjectPasses:
         snapshot = store.snapshots.get(key)
         if snapshot is None:
             self._forget(key, bound)
+            await self._misread(key)
             return None
         found = self.resolution.of(snapshot.parsed)
         if isinstance(found, Found):
@@ -116,11 +115,24 @@ class ObjectPasses:
         self._gone_since.pop(key, None)
         self.context.overdue.forget(key)
         self._unbind(key, bound)
-        broken = self.context.store.unreadable.get(key)
-        if broken is not None:
-            log.warning(
-                "object cannot be read", extra={"object": f"{key.namespace}/{key.name}", "why": broken.fault}
-            )
+
+    async def _misread(self, key: ObjectKey) -> None:
+        """One that cannot be read says so, and keeps our finalizer. Of a fleet that several processes share
+        only that one speaks whose hypervisor it is on: another may be newer, and understand it."""
+        store = self.context.store
+        broken = store.unreadable.get(key)
+        if broken is None:
+            return
+        status, spec = broken.raw.get("status") or {}, broken.raw.get("spec") or {}
+        named = (spec.get("source") or {}).get("hypervisor")
+        named = named or (status.get("resolved") or {}).get("hypervisor")
+        if not self.context.whole_fleet and named not in store.hypervisors:
+            return
+        after = await report_misread(
+            self.context, VOLUME_SNAPSHOT, broken.raw, broken.fault, SNAPSHOT_CONDITIONS
+        )
+        if after is not None:
+            store.put_snapshot(after)
 
     def _unbind(self, key: ObjectKey, bound: DomainKey | None) -> None:
         self.context.store.bind(key, None)

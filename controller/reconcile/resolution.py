@@ -18,7 +18,7 @@ class Resolution:
 
     def of(self, sourced: Sourced) -> Found | NotFound:
         """The domain, or why there is none. Of a fleet that several processes share none is gone for good."""
-        found = resolve(sourced, self._candidates())
+        found = resolve(sourced, self._candidates(), self.context.store.misread_hypervisors())
         if isinstance(found, NotFound) and not self.context.whole_fleet:
             return NotFound(found.reason, found.message, stalled=found.stalled, gone=False)
         return found

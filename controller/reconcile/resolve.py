@@ -57,8 +57,25 @@ class NotFound:
     gone: bool = False
 
 
-def resolve(sourced: Sourced, candidates: Sequence[Candidate]) -> Found | NotFound:
-    """Find the domain of ``spec.source``, fenced by the UUID that an earlier pass resolved."""
+def resolve(
+    sourced: Sourced, candidates: Sequence[Candidate], misread: Sequence[str] = ()
+) -> Found | NotFound:
+    """Find the domain of ``spec.source``, fenced by the UUID that an earlier pass resolved. ``misread``:
+    names of Hypervisor objects that nobody can read; any of them may have it."""
+    found = _resolved(sourced, candidates)
+    wanted = sourced.spec.source.hypervisor
+    maybe = [name for name in misread if wanted in (None, name)]
+    if not maybe or isinstance(found, Found) or not found.gone:
+        return found
+    return NotFound(
+        Reason.NOT_UNDERSTOOD,
+        f"Hypervisor {', '.join(maybe)} may have {_label(sourced)}, and this controller does not understand "
+        f"that object: upgrade the controller (kubectl describe hypervisors says what it does not know)",
+        stalled=True,
+    )
+
+
+def _resolved(sourced: Sourced, candidates: Sequence[Candidate]) -> Found | NotFound:
     source, namespace = sourced.spec.source, sourced.namespace
     usable = [
         one

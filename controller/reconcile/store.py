@@ -74,7 +74,7 @@ class Store:
         already: the echo of a write of our own is no reason to look again."""
         meta = raw["metadata"]
         key = ObjectKey(meta.get("namespace", ""), meta["name"])
-        known = self.snapshots.get(key)
+        known = self.snapshots.get(key) or self.unreadable.get(key)
         if known is not None and version_of(known.raw) >= version_of(raw):
             return None
         if is_deleting(raw) and not finalizers_of(raw):
@@ -134,6 +134,10 @@ class Store:
         if kind == VOLUME_CHAIN:
             return self.chains.known()
         return self.classes.known()
+
+    def misread_hypervisors(self) -> list[str]:
+        """Names of the Hypervisor objects that could not be read: nobody knows what is there."""
+        return sorted(name for name, (_, parsed) in self.hypervisors.items() if isinstance(parsed, str))
 
     def valid_hypervisors(self) -> Iterator[Hypervisor]:
         """All Hypervisor objects that could be read."""

@@ -72,7 +72,8 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) 
     strict = isinstance(found, InForce) and found.strict
     if isinstance(found, ClassFault):
         if not held:
-            return Misfit(snapshot, Reason.CLASS_NOT_FOUND, found.message, stalled=False)
+            known = found.reason is not Reason.CLASS_NOT_FOUND  # what is missing may come within moments
+            return Misfit(snapshot, found.reason, found.message, stalled=known)
         spec = VolumeSnapshotClassSpec()  # a point that is held needs no policy before it is deleted
     else:
         spec = found.spec if isinstance(found, InForce) else found

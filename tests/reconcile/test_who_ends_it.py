@@ -69,6 +69,7 @@ TABLE = {
         Reason.ACCESS_DENIED,
         Reason.JOURNAL_UNREADABLE,
         Reason.INVALID_SPEC,
+        Reason.NOT_UNDERSTOOD,
         Reason.INVALID_URI,
         Reason.DOMAIN_AMBIGUOUS,
         Reason.DOMAIN_REPLACED,
@@ -134,8 +135,8 @@ def _messages() -> Iterator[tuple[str, Reason, str]]:
         tree = ast.parse(path.read_text())
         names = _texts_by_name(tree)
         for node in ast.walk(tree):
-            if not isinstance(node, ast.Call):
-                continue
+            if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") in {"warning", "normal"}:
+                continue  # an event: its note is the condition's message
             for at, argument in enumerate(node.args[:-1]):
                 reason = _reason(argument)
                 words = "" if reason is None else _words(node.args[at + 1], names)
