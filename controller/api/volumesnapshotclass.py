@@ -11,6 +11,11 @@ from controller.api.schema import RULES, Bytes, ImagePattern, SpecModel, rule
 from controller.api.volumesnapshot import QUIESCE_REQUIRED_MESSAGE, DeletionPolicy, Quiesce
 
 ONE_PLACE_MESSAGE = "write at most one of directory and pool"
+FREEZE_SECONDS = 10
+FREEZE_TIMEOUT_MESSAGE = (
+    "quiesceTimeoutSeconds is for freezing through the guest agent, which comes with a later version: "
+    f"leave it out or write {FREEZE_SECONDS}"
+)
 
 
 class Offline(StrEnum):
@@ -74,6 +79,11 @@ class VolumeSnapshotClassSpec(SpecModel):
                     field_path=".quiesce",
                 ),
                 rule(
+                    f"!has(self.quiesceTimeoutSeconds) || self.quiesceTimeoutSeconds == {FREEZE_SECONDS}",
+                    FREEZE_TIMEOUT_MESSAGE,
+                    field_path=".quiesceTimeoutSeconds",
+                ),
+                rule(
                     "!has(self.overlay) || !has(self.overlay.directory) || !has(self.overlay.pool)",
                     ONE_PLACE_MESSAGE,
                     field_path=".overlay",
@@ -92,11 +102,17 @@ class VolumeSnapshotClassSpec(SpecModel):
         "Preferred takes a crash-consistent point and says so in status.consistencyMessage, and "
         "Required is refused.",
     )
-    quiesce_timeout_seconds: int = Field(default=10, ge=1, le=300, description="How long a freeze may take.")
+    quiesce_timeout_seconds: int = Field(
+        default=FREEZE_SECONDS,
+        ge=1,
+        le=300,
+        description="How long a freeze may take. In this version nothing is frozen, and only 10 is accepted.",
+    )
     offline: Offline = Field(
         default=Offline.START_PAUSED,
-        description="A shut-off machine with network disks. StartPaused: it is started paused for the point. "
-        "Wait: the point waits until it runs. In this version StartPaused waits as well.",
+        description="Work on a shut-off machine. StartPaused: it is done, with the help of a paused QEMU "
+        "where libvirt needs one. Wait: it waits until the machine runs. In this version StartPaused waits "
+        "as well, and the objects say so.",
     )
     merge: Merge = Field(default=Merge(), description="How layers are merged away.")
     max_layers: int = Field(

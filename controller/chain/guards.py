@@ -97,7 +97,8 @@ def domain_guard(observation: Observation) -> Blocked | None:
     if observation.state is RunState.SHUTOFF:
         return Blocked(
             Why.WAITING_FOR_DOMAIN,
-            f"domain {name} is shut off; start it (virsh start {quote(name)}) and the work goes on",
+            f"domain {name} is shut off; start it (virsh start {quote(name)}) and the work goes on (this "
+            f"version does nothing on machines that are shut off, whatever the class's offline says)",
         )
     if not observation.active:
         return Blocked(
