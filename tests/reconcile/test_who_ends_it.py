@@ -88,6 +88,8 @@ TABLE = {
         Reason.DRIFTED,
         Reason.SUPERSEDED,
         Reason.CHAIN_DIVERGED,
+        Reason.LIBVIRT_OUT_OF_STEP,
+        Reason.DEFINITION_DIFFERS,
         Reason.LOST,
     ],
     Ends.AS_IS: [Reason.SUSPENDED],
@@ -177,7 +179,7 @@ def _constants(node: ast.AST) -> str:
     return " ".join(value for value in values if isinstance(value, str))
 
 
-NEEDY = [found for found in _messages() if ENDS[found[1]] in (Ends.PERSON, Ends.LATE)]
+NEEDY = [found for found in _messages() if ENDS.get(found[1]) in (Ends.PERSON, Ends.LATE)]
 
 
 @pytest.mark.parametrize(("where", "reason", "words"), NEEDY, ids=[f"{where}-{r}" for where, r, _ in NEEDY])
