@@ -24,7 +24,6 @@ PATIENT = frozenset(
         Reason.HYPERVISOR_NOT_FOUND,
         Reason.CLASS_NOT_FOUND,
         Reason.CHAIN_UNKNOWN,
-        Reason.CHAIN_TOO_LONG,
         Reason.DOMAIN_PAUSED,
     }
 )

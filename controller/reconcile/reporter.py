@@ -98,14 +98,11 @@ class Reporter:
         self._key = key
         self._accounts: dict[Owner, Account] = {}
         self._left: list[tuple[Removal, str]] = []
-        self._shrinking: set[str] = set()
-        """Disks whose chain gets shorter by what is being deleted."""
         self.quiet: timedelta | None = None
         """Set when a report was put off: look again after this."""
 
     async def report(self, observation: Observation, found: plan.Plan, misfits: Sequence[Misfit]) -> None:
         """Write what is different from what the objects say."""
-        self._shrinking = {one.want.target for one in found.standings if one.want.deleting}
         await asyncio.gather(
             *(self._one(standing, observation) for standing in found.standings),
             *(self._misfit(misfit) for misfit in misfits),
@@ -188,8 +185,6 @@ class Reporter:
     def _judged(self, snapshot: Snapshot, verdict: Verdict) -> Verdict:
         """The verdict; a wait that has just become too long is told as soon as it is."""
         overdue, parsed = self._context.overdue, snapshot.parsed
-        if verdict.reason is Reason.CHAIN_TOO_LONG and parsed.spec.source.disk in self._shrinking:
-            return verdict
         found = overdue.judged(snapshot.key, parsed.uid, verdict, parsed.status.conditions)
         left = overdue.left(snapshot.key)
         if left is not None:

@@ -62,7 +62,6 @@ TABLE = {
         Reason.HYPERVISOR_NOT_FOUND,
         Reason.CLASS_NOT_FOUND,
         Reason.CHAIN_UNKNOWN,  # somebody is just changing it, or it is out of sight until a new start
-        Reason.CHAIN_TOO_LONG,  # unless points of the disk are being deleted
         Reason.DOMAIN_PAUSED,  # by an I/O error: its storage must be mended, and it must be resumed
     ],
     Ends.PERSON: [
@@ -88,6 +87,7 @@ TABLE = {
         Reason.DRIFTED,
         Reason.SUPERSEDED,
         Reason.CHAIN_DIVERGED,
+        Reason.CHAIN_TOO_LONG,
         Reason.LIBVIRT_OUT_OF_STEP,
         Reason.DEFINITION_DIFFERS,
         Reason.LOST,
@@ -139,6 +139,8 @@ def _messages() -> Iterator[tuple[str, Reason, str]]:
         for node in ast.walk(tree):
             if not isinstance(node, ast.Call) or getattr(node.func, "attr", "") in {"warning", "normal"}:
                 continue  # an event: its note is the condition's message
+            if node.args and isinstance(node.args[-1], ast.Constant) and node.args[-1].value is True:
+                continue  # Blocked(…, True) ends by itself
             for at, argument in enumerate(node.args[:-1]):
                 reason = _reason(argument)
                 words = "" if reason is None else _words(node.args[at + 1], names)
