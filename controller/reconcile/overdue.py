@@ -25,6 +25,7 @@ PATIENT = frozenset(
         Reason.CLASS_NOT_FOUND,
         Reason.CHAIN_UNKNOWN,
         Reason.DOMAIN_PAUSED,
+        Reason.USERS_UNKNOWN,
     }
 )
 """Reasons that a person must end, if they do not end within :data:`PATIENCE`."""

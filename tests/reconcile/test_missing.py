@@ -86,7 +86,7 @@ async def test_what_is_missing_is_failed_after_some_seconds_and_heals(world: Wor
     message = await world.says("a", reason, stalled=True)
     assert len(world.events(reason)) == 1, "somebody is called once"
     come(world)
-    await ready_within(world, 31 if reason == "DiskNotFound" else 1, "a")
+    await ready_within(world, 1, "a")
     assert world.condition("a", "Stalled")[0] == "False"
     assert kstatus(world) == "Current"
     assert message

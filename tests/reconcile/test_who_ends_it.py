@@ -62,6 +62,7 @@ TABLE = {
         Reason.HYPERVISOR_NOT_FOUND,
         Reason.CLASS_NOT_FOUND,
         Reason.CHAIN_UNKNOWN,  # somebody is just changing it, or it is out of sight until a new start
+        Reason.USERS_UNKNOWN,  # a machine that hangs for a moment, or a place that nobody can list
         Reason.DOMAIN_PAUSED,  # by an I/O error: its storage must be mended, and it must be resumed
     ],
     Ends.PERSON: [
