@@ -97,6 +97,10 @@ class Reason(StrEnum):
         "NotConverging",
         "The guest writes faster than its layer is committed: that was given up, and is tried again later.",
     )
+    SIZE_UNKNOWN = (
+        "SizeUnknown",
+        "libvirt does not tell how large an image is; what depends on that waits, and it is asked again.",
+    )
     CHAIN_TOO_LONG = (
         "ChainTooLong",
         "The chain has as many layers as maxLayers or this libvirt allows, or too many for its machine to "

@@ -26,7 +26,9 @@ class Part:
 
     span: Range
     choice: Choice | None
+    """None when they stay, until somebody changes what is against it."""
     blocked: Blocked | None = None
+    """What is against it; with a choice what it waits for just now, which is no part of what is agreed to."""
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,23 @@ class MergePlan:
 def merge_plan(merging: Merging) -> MergePlan:
     """The plan of one disk on which no operation is under way, lowest part first.
 
-    It does not depend on what passes by itself: jobs of other disks, waiting, sizes that change no choice.
+    It does not depend on what passes by itself: jobs of other disks, waiting, space that is short, a
+    hypervisor that does not answer, sizes that change no choice.
     """
-    calm = _calm(merging)
-    spans = ranges(calm.chain, calm.record, calm.wants)
+    spans = ranges(merging.chain, merging.record, merging.wants)
     if not spans:
         return MergePlan()
     parts: list[Part] = []
     for span in spans:
-        wants, policy = calm.terms(span)
-        found = calm.division(span, policy, wants)
-        parts += [Part(choice.span, choice) for choice in found.choices]
+        wants, policy = merging.terms(span)
+        found, goes = merging.agreed(span, policy, wants)
+        parts += [Part(one.choice.span, one.choice, one.blocked) for one in goes]
         parts += [
             Part(Range(position, position + 1), None, blocked) for position, blocked in found.staying.items()
         ]
     parts.sort(key=lambda part: -part.span.top)
-    going = frozenset(layer.key for span in spans for layer in calm.chain.layers[span.top : span.bottom])
-    return MergePlan(tuple(parts), going, _name(calm, parts, going))
+    going = frozenset(layer.key for span in spans for layer in merging.chain.layers[span.top : span.bottom])
+    return MergePlan(tuple(parts), going, _name(merging, parts, going))
 
 
 def approved(found: DiskPlan, merging: Merging) -> DiskPlan:
@@ -75,12 +77,6 @@ def approved(found: DiskPlan, merging: Merging) -> DiskPlan:
         given = Approved(whole.hash, whole.boundaries)
         return replace(found, step=replace(step, operation=replace(step.operation, approved=given)))
     return replace(found, step=None, blocked=_awaiting(approval.chain, approval.plan, whole.hash))
-
-
-def _calm(merging: Merging) -> Merging:
-    """The same disk while nothing else goes on at its machine."""
-    disks = {target: replace(facts, job=None) for target, facts in merging.observation.disks.items()}
-    return replace(merging, observation=replace(merging.observation, disks=disks))
 
 
 def _name(merging: Merging, parts: list[Part], going: frozenset[str]) -> str:

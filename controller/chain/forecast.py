@@ -181,7 +181,7 @@ def _merge(part: Part, chain: Disk, found: DiskPlan) -> Foreseen:
         return Foreseen(ForeseenKind.COMMIT, layers[:-1], layers[-1], jobs=1, blocked=part.blocked)
     choice = part.choice
     leaving = tuple(layer for at, layer in enumerate(layers, part.span.top) if at != choice.kept)
-    blocked = None if found.step is not None or found.running is not None else found.blocked
+    blocked = part.blocked if found.step is not None or found.running is not None else found.blocked
     if blocked is not None and blocked.why is Why.SETTLING:
         blocked = None  # it passes within moments
     return Foreseen(

@@ -6,6 +6,7 @@ what to do about it. Whether that may pass by itself is the reason's property, n
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from shlex import quote
@@ -56,6 +57,58 @@ class Why(StrEnum):
     FAILED = "Failed"
     SUSPENDED = "Suspended"
     LOST = "Lost"
+    SIZE_UNKNOWN = "SizeUnknown"
+
+
+class Ends(StrEnum):
+    """What ends a reason to wait."""
+
+    ITSELF = "itself"
+    """It passes: time, another job, a machine or a server that comes back. What is agreed to does not depend
+    on it."""
+    CHANGE = "change"
+    """Something else is declared or becomes known; that may be on its way, so nobody is called."""
+    PERSON = "person"
+    """It stays until a person does what the message says: Stalled."""
+
+
+ENDS: Mapping[Why, Ends] = {
+    Why.WAITING_FOR_DOMAIN: Ends.ITSELF,
+    Why.DOMAIN_PAUSED: Ends.ITSELF,
+    Why.MIGRATING: Ends.ITSELF,
+    Why.DISK_NOT_FOUND: Ends.CHANGE,
+    Why.DISK_UNSUPPORTED: Ends.PERSON,
+    Why.OVERLAY_REQUIRED: Ends.PERSON,
+    Why.OVERLAY_UNUSABLE: Ends.PERSON,
+    Why.HYPERVISOR_UNREACHABLE: Ends.ITSELF,
+    Why.USERS_UNKNOWN: Ends.ITSELF,
+    Why.CHAIN_TOO_LONG: Ends.PERSON,
+    Why.CHAIN_UNKNOWN: Ends.CHANGE,
+    Why.CHAIN_DIVERGED: Ends.PERSON,
+    Why.OUT_OF_STEP: Ends.PERSON,
+    Why.DEFINITION_DIFFERS: Ends.PERSON,
+    Why.NOT_UNDERSTOOD: Ends.PERSON,
+    Why.FOREIGN_BLOCK_JOB: Ends.ITSELF,
+    Why.FOREIGN_OWNER: Ends.PERSON,
+    Why.JOURNAL_UNREADABLE: Ends.PERSON,
+    Why.IMAGE_PROTECTED: Ends.PERSON,
+    Why.UNSUPPORTED_TOPOLOGY: Ends.PERSON,
+    Why.STORAGE_UNREACHABLE: Ends.ITSELF,
+    Why.CAPABILITY_MISSING: Ends.PERSON,
+    Why.QUEUED: Ends.ITSELF,
+    Why.NOT_CONVERGING: Ends.ITSELF,
+    Why.INSUFFICIENT_SPACE: Ends.ITSELF,
+    Why.SETTLING: Ends.ITSELF,
+    Why.AWAITING_APPROVAL: Ends.PERSON,
+    Why.LAYER_NOT_FOUND: Ends.PERSON,
+    Why.LAYER_AMBIGUOUS: Ends.PERSON,
+    Why.LAYER_ACTIVE: Ends.PERSON,
+    Why.FAILED: Ends.ITSELF,
+    Why.SUSPENDED: Ends.CHANGE,
+    Why.LOST: Ends.PERSON,
+    Why.SIZE_UNKNOWN: Ends.ITSELF,
+}
+"""One row for each reason (held by a test)."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +121,13 @@ class Blocked:
     """What ends it is under way: no person is needed, whatever ``why`` says."""
 
     @property
+    def lasting(self) -> bool:
+        """False when it ends by itself."""
+        return ENDS[self.why] is not Ends.ITSELF
+
+    @property
     def passing(self) -> bool:
-        """True when it ends by itself, so that nothing worse is done meanwhile."""
+        """True when it ends by itself and soon, so that nothing worse is done meanwhile."""
         return self.why in (
             Why.QUEUED,
             Why.NOT_CONVERGING,
@@ -216,6 +274,15 @@ def foreign_job_guard(facts: DiskFacts) -> Blocked | None:
         Why.FOREIGN_BLOCK_JOB,
         f"a {kind} job that varve did not start runs on disk {facts.target}; it is left alone, and the work "
         f"goes on when it has ended (virsh blockjob shows it)",
+    )
+
+
+def size_unknown(source: Source) -> Blocked:
+    """QEMU told no size of an image that must be known before something is written to it."""
+    return Blocked(
+        Why.SIZE_UNKNOWN,
+        f"libvirt does not tell how large {source.uri} is, and nothing is done before it does (virsh "
+        f"domblkinfo and virsh domstats --block --backing show what it tells); it is asked again",
     )
 
 

@@ -10,7 +10,7 @@ from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.gate import UNKNOWN, Gate
-from controller.chain.guards import Blocked, Why, unasked, unread
+from controller.chain.guards import Blocked, Why, size_unknown, unasked, unread
 from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind
 from controller.chain.observation import DiskFacts, Observation
@@ -160,11 +160,7 @@ def growth_guard(case: MergeCase) -> Blocked | None:
     upper = max((size.capacity for size in capacity.values() if size), default=0)
     size = capacity[lower.key]
     if size is None:
-        return Blocked(
-            Why.CHAIN_UNKNOWN,
-            f"libvirt does not tell how large {lower.source.uri} is, so nothing is merged into it: see "
-            f"whether its storage can be reached",
-        )
+        return size_unknown(lower.source)
     if size.capacity >= upper:
         return None
     return Blocked(
@@ -238,6 +234,10 @@ MERGE_GUARDS: tuple[MergeGuard, ...] = (
 )
 
 
-def merge_verdict(case: MergeCase, guards: Iterable[MergeGuard] = MERGE_GUARDS) -> Blocked | None:
-    """The first objection to this way of merging, or None."""
-    return next((verdict for guard in guards if (verdict := guard(case)) is not None), None)
+def merge_verdict(
+    case: MergeCase, guards: Iterable[MergeGuard] = MERGE_GUARDS, *, lasting: bool = False
+) -> Blocked | None:
+    """The first objection to this way of merging, or None; with ``lasting`` the first that does not pass by
+    itself."""
+    verdicts = (verdict for guard in guards if (verdict := guard(case)) is not None)
+    return next((verdict for verdict in verdicts if verdict.lasting or not lasting), None)

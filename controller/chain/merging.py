@@ -20,6 +20,14 @@ from controller.chain.steps import StartMerge
 
 
 @dataclass(frozen=True)
+class Agreed:
+    """One merge of a plan that somebody can agree to, and what it waits for at this moment."""
+
+    choice: Choice
+    blocked: Blocked | None
+
+
+@dataclass(frozen=True)
 class Merging:
     """One disk with a record and no operation."""
 
@@ -70,8 +78,11 @@ class Merging:
             return DiskPlan(self.facts.target, wants_usage=True, merging=True, spare=spare)
         return self._divided(span, policy, wants)
 
-    def division(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> Division:
-        """As much of the range as may go, and what is against the rest."""
+    def division(
+        self, span: Range, policy: Policy, wants: tuple[Want, ...], *, lasting: bool = False
+    ) -> Division:
+        """As much of the range as may go, and what is against the rest; with ``lasting`` as if all that
+        passes by itself were over."""
 
         def ways(part: Range) -> list[Choice]:
             if policy.direction is Direction.PULL and span.top == 0 and part.top > 0:
@@ -80,18 +91,30 @@ class Merging:
             return choices(part, self.facts, self.chain, policy.direction, pulls_last=pulls_last)
 
         def verdict(choice: Choice) -> Blocked | None:
-            hold = self._commit_hold
-            if hold is not None and choice.first is OperationKind.ACTIVE_COMMIT:
-                return hold.blocked
-            gate = self.circumstances.gate
-            case = MergeCase(self.observation, self.facts, self.chain, choice, policy, wants, gate)
-            return merge_verdict(case)
+            return self._verdict(choice, policy, wants, lasting=lasting)
 
         return divide(span, ways, verdict)
 
+    def agreed(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> tuple[Division, list[Agreed]]:
+        """What somebody can agree to: how the range goes once all that passes by itself is over, and what is
+        against each of its parts at this moment."""
+        found = self.division(span, policy, wants, lasting=True)
+        parts = [Agreed(choice, self._verdict(choice, policy, wants)) for choice in found.choices]
+        return found, parts
+
+    def _verdict(
+        self, choice: Choice, policy: Policy, wants: tuple[Want, ...], *, lasting: bool = False
+    ) -> Blocked | None:
+        hold = None if lasting else self._commit_hold
+        if hold is not None and choice.first is OperationKind.ACTIVE_COMMIT:
+            return hold.blocked
+        gate = self.circumstances.gate
+        case = MergeCase(self.observation, self.facts, self.chain, choice, policy, wants, gate)
+        return merge_verdict(case, lasting=lasting)
+
     def _divided(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> DiskPlan:
         """The first part that may go; the boundaries that may not say why to those who want them gone."""
-        found = self.division(span, policy, wants)
+        found = self._allowed(span, policy, wants)
         staying: dict[Owner, Blocked] = {}
         for position, why in found.staying.items():
             boundary = Range(position, position + 1)
@@ -102,6 +125,18 @@ class Merging:
         hold = self._commit_hold
         waiting = replace(self._waiting(next(iter(found.staying.values()))), staying=staying)
         return waiting if hold is None else replace(waiting, wake_at=hold.until)
+
+    def _allowed(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> Division:
+        """What may begin now. Where somebody has to agree, only what was agreed to: it waits for what passes
+        by itself, and no other way is taken meanwhile."""
+        if self.facts.target not in self.circumstances.approvals:
+            return self.division(span, policy, wants)
+        found, parts = self.agreed(span, policy, wants)
+        staying = dict(found.staying)
+        for part in parts:
+            if part.blocked is not None:
+                staying |= dict.fromkeys(range(part.choice.span.top, part.choice.span.bottom), part.blocked)
+        return Division(tuple(part.choice for part in parts if part.blocked is None), staying)
 
     @property
     def _commit_hold(self) -> Hold | None:

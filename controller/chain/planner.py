@@ -35,6 +35,7 @@ from controller.chain.guards import (
     ownership_guard,
     pull_guard,
     room_guard,
+    size_unknown,
     unflushed,
     unsettled,
 )
@@ -239,9 +240,7 @@ class _DiskPlanner:
                 return self._waiting(unflushed(operation, facts.target))
             flush = facts.capacity
             if flush == 0:
-                return self._waiting(
-                    Blocked(Why.WAITING_FOR_DOMAIN, f"the size of disk {facts.target} is not known yet")
-                )
+                return self._waiting(size_unknown(operation.kept.source))
         return self._do(Record(facts.target, done, RecordWhy.DONE, finished=operation, flush=flush))
 
     # What is wanted ------------------------------------------------------------------------------------
@@ -331,6 +330,8 @@ class _DiskPlanner:
         obstacle = depth_guard(facts, chain, want.policy, self.circumstances.gate, going=going)
         if overlay is not None and obstacle is None:
             obstacle = room_guard(self.observation, overlay.source, want.policy)
+        if want.placement.prepared and not facts.capacity and obstacle is None:
+            obstacle = size_unknown(chain.layers[0].source)  # what was prepared must have that very size
         if overlay is not None and obstacle is None and want.placement.target is not None:
             known = self.observation.claims is not None
             obstacle = lent_guard(self.observation, overlay.source) if known else None

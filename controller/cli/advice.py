@@ -80,6 +80,9 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
     ),
     Reason.INSUFFICIENT_SPACE: ("Make room on the storage, or lower minFreeBytes of the class.",),
     Reason.STORAGE_UNREACHABLE: ("Mend the storage that the message names; it is asked again.",),
+    Reason.SIZE_UNKNOWN: (
+        "Wait some seconds. If it stays: virsh domblkinfo {domain} {disk}, and look at its storage.",
+    ),
     Reason.CHAIN_TOO_LONG: (
         "Delete points that nobody needs (varve tree), or raise maxLayers of the class.",
         "Where the message names libvirt, maxLayers does not help: docs/operations.md, A chain that does not "

@@ -57,6 +57,10 @@ class CannotKeepRelative(Unsupported):
     """RELATIVE was asked for, but a header in the range holds an absolute name (code 55)."""
 
 
+class FlagUnknown(Unsupported):
+    """This daemon does not know a flag of the call, and has refused it before anything else (code 8)."""
+
+
 class DriverMissing(Unsupported):
     """QEMU has no driver for the protocol of an image. The message says what brings it."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
@@ -34,9 +34,10 @@ from controller.chain.steps import (
     Take,
     targets_of,
 )
-from controller.hypervisor.driver import Driver, Removal, Running
+from controller.hypervisor.driver import Driver, Facts, Removal, Running
 from controller.hypervisor.errors import (
     CannotKeepRelative,
+    FlagUnknown,
     HypervisorError,
     NotListable,
     NotRemovable,
@@ -77,8 +78,11 @@ class Executor:
         identities: Collection[str],
         mark: Callable[[], str] = _new_mark,
         fleet: Fleet | None = None,
+        facts: Facts | None = None,
     ) -> None:
+        """``facts``: what the daemon can do, as far as it was asked."""
         self._driver = driver
+        self._facts = facts
         self._observation = observation
         self._uuid = observation.uuid
         self._identities = identities
@@ -160,16 +164,12 @@ class Executor:
         disk = disk_of(await self._last.look_again(), step.target)
         if not fits(operation, disk):
             raise Stale(f"the chain of {step.target} is not the one that the merge was planned for")
-        expected = [operation.kept, *operation.merged, *((operation.below,) if operation.below else ())]
-        layers = {layer.key: _live(disk, layer) for layer in expected}
-        name = {key: f"{step.target}[{layer.index}]" for key, layer in layers.items()}
         if operation.kind is OperationKind.PULL:
-            base = name[operation.below.key] if operation.below else None
-            await self._pull(step, base)
+            await self._pull(step, _named(disk, operation.below) if operation.below else None)
         else:
             active = operation.kind is OperationKind.ACTIVE_COMMIT
-            top = None if active else name[operation.merged[0].key]
-            await self._commit(step, name[operation.kept.key], top)
+            top = None if active else _named(disk, operation.merged[0])
+            await self._commit(step, _named(disk, operation.kept), top)
 
     async def _commit(self, step: StartMerge, base: str, top: str | None) -> None:
         async def call(*, relative: bool) -> None:
@@ -180,11 +180,7 @@ class Executor:
         if top is None:
             await call(relative=False)  # no header is rewritten: the layers above the kept one all go
             return
-        try:
-            await call(relative=True)
-        except CannotKeepRelative:
-            # A header in the range holds an absolute name. libvirt has refused without touching anything.
-            await call(relative=False)
+        await self._keeping_relative(call, "commit-relative")
 
     async def _pull(self, step: StartMerge, base: str | None) -> None:
         async def call(*, relative: bool) -> None:
@@ -195,9 +191,20 @@ class Executor:
         if base is None:
             await call(relative=False)
             return
+        await self._keeping_relative(call, "rebase-relative")
+
+    async def _keeping_relative(self, call: Callable[..., Awaitable[None]], flag: str) -> None:
+        """Make the call so that relative names in headers stay relative, where that can be.
+
+        Not when the daemon is known not to have the flag, nor when a header in the range holds an absolute
+        name: libvirt refuses that without touching anything, and a flag that it does not know as well.
+        """
+        if self._facts is not None and self._facts.flags_asked and flag not in self._facts.capabilities:
+            await call(relative=False)
+            return
         try:
             await call(relative=True)
-        except CannotKeepRelative:
+        except (CannotKeepRelative, FlagUnknown):
             await call(relative=False)
 
     async def _pivot(self, step: Pivot) -> None:
@@ -350,14 +357,15 @@ def _without_marks(journal: Journal) -> Journal:
     return journal
 
 
-def _live(disk: Disk, layer: Layer) -> Layer:
-    """The layer as it is in the chain now, with the index that QEMU gives it now."""
+def _named(disk: Disk, layer: Layer) -> str:
+    """How a call names the layer: by the index that QEMU gives it in the chain as it is now. The active layer
+    of old or foreign XML has none, and no call names it."""
     position = disk.position(layer.key)
     if position is None:
         raise Stale(f"{layer.source.uri} is not in the chain of {disk.target}")
-    found = disk.layers[position]
-    if found.index is None:
+    index = disk.layers[position].index
+    if index is None:
         raise HypervisorError(
             f"libvirt shows no index for {layer.source.uri} of {disk.target}; it is too old"
         )
-    return found
+    return f"{disk.target}[{index}]"

@@ -18,6 +18,10 @@ from controller.hypervisor.observe import Fleet, definition_of
 class Stale(Exception):
     """The chain is not what the plan was made for. Nothing was done; observe and plan again."""
 
+    def __init__(self, message: str, why: Why = Why.FAILED) -> None:
+        super().__init__(message)
+        self.why = why
+
 
 class Refused(Exception):
     """The last look before the call found a reason not to make it. Nothing was done."""
@@ -52,7 +56,7 @@ class LastLook:
         for one in prepared:
             disk, overlay = disk_of(definition, one.target), one.operation.kept.source
             if disk.active is None or not one.operation.capacity:
-                raise Stale(f"the size of disk {one.target} is not known yet")
+                raise Stale(f"the size of disk {one.target} is not known yet", Why.SIZE_UNKNOWN)
             known = model_of(overlay, (layer.source for layer in disk.layers))
             way_in = next((layer.index for layer in disk.layers if layer.source == known), None)
             try:

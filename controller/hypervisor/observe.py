@@ -243,10 +243,13 @@ def _disk(
 ) -> DiskFacts:
     running = live.disk(target) if live else None
     job = reading.jobs.get(target)
-    by_index = {stats.index: stats for stats in reading.stats if stats.target == target}
+    mine = [stats for stats in reading.stats if stats.target == target]
+    by_index = {stats.index: stats for stats in mine}
     sizes = {}
-    for layer in running.layers if running else ():
+    for position, layer in enumerate(running.layers if running else ()):
         stats = by_index.get(layer.index)
+        if stats is None and position == 0 and layer.index is None and mine:
+            stats = mine[0]  # old or foreign XML numbers the lower layers alone; the active one is told first
         if stats is not None:
             sizes[layer.key] = Size(_held(layer.source, stats), stats.capacity, stats.physical)
     return DiskFacts(

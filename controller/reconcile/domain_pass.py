@@ -56,6 +56,7 @@ from controller.reconcile.patience import patient
 from controller.reconcile.reporter import Reporter
 from controller.reconcile.stalled import with_stalls
 from controller.reconcile.store import DomainKey, HypervisorKey, ObjectKey
+from controller.reconcile.vain import Vain
 from controller.reconcile.wants import wants_of
 
 log = logging.getLogger(__name__)
@@ -93,6 +94,7 @@ class DomainPass:
         self._key = key
         self._reporter = Reporter(context, key)
         self._took = False
+        self._vain = Vain()
         self._known: Observation | None = None
         """What the round before has left known of the domain; None when it must be read."""
 
@@ -250,16 +252,22 @@ class DomainPass:
             cluster=self._context.cluster,
             identities=self._context.identities(self._key.hypervisor),
             fleet=self._fleet,
+            facts=self._context.hosts[self._key.hypervisor].status.facts,
         )
+        if self._vain.repeats(found.observation, found.plan):
+            for step in found.plan.steps:
+                self._failed(step, Stale("it was done, and nothing has changed"))
+            return True
         for step in found.plan.steps:
             try:
                 await executor.reach(step)
                 if not await self._cleared(step, found, executor):
+                    self._in_vain(step, Stale("the objects that it is for are not as they were read"))
                     return True
                 with self._context.metrics.step_seconds.labels(type(step).__name__, "call").time():
                     result = await executor.run(step)
             except (Stale, NotReady) as error:
-                log.info("planned anew", extra={"why": str(error)})
+                self._in_vain(step, error)
                 return True
             except (Unreachable, OutcomeUnknown):
                 raise
@@ -316,7 +324,13 @@ class DomainPass:
         self._context.learn(snapshot, raw)
         return not is_deleting(raw)
 
-    def _failed(self, step: Step, error: HypervisorError | Refused) -> None:
+    def _in_vain(self, step: Step, error: HypervisorError | Stale) -> None:
+        """Nothing was done, and it is planned anew: at once, but not again and again."""
+        log.info("planned anew", extra={"why": str(error)})
+        if self._vain.happened():
+            self._failed(step, error)
+
+    def _failed(self, step: Step, error: HypervisorError | Refused | Stale) -> None:
         """Remember what failed, so the next plan waits and the report says why."""
         ledger = self._context.ledger
         log.warning("step failed", extra={"step": type(step).__name__, "why": str(error)})
@@ -391,7 +405,7 @@ class DomainPass:
         return max(0.0, (min(times) - now).total_seconds()) if times else None
 
 
-def _why(error: HypervisorError | Refused) -> Why:
+def _why(error: HypervisorError | Refused | Stale) -> Why:
     """The reason that objects give for a step that did not happen."""
     if isinstance(error, StorageUnreachable):
         return Why.STORAGE_UNREACHABLE
@@ -399,7 +413,7 @@ def _why(error: HypervisorError | Refused) -> Why:
         return Why.CAPABILITY_MISSING
     if isinstance(error, OutOfStep):
         return Why.OUT_OF_STEP
-    return error.why if isinstance(error, Refused) else Why.FAILED
+    return error.why if isinstance(error, Refused | Stale) else Why.FAILED
 
 
 def _only_records(step: Step) -> bool:

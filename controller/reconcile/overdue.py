@@ -26,6 +26,7 @@ PATIENT = frozenset(
         Reason.CHAIN_UNKNOWN,
         Reason.DOMAIN_PAUSED,
         Reason.USERS_UNKNOWN,
+        Reason.SIZE_UNKNOWN,
     }
 )
 """Reasons that a person must end, if they do not end within :data:`PATIENCE`."""

@@ -19,31 +19,12 @@ from controller.api.volumesnapshot import (
     VolumeSnapshotStatus,
 )
 from controller.chain import journal, plan
-from controller.chain.guards import Blocked, Why
+from controller.chain.guards import ENDS, Blocked, Ends, Why
 from controller.chain.observation import DiskFacts
 
 RESOLVED = Fact(Truth.TRUE, Reason.RESOLVED)
 
-NEEDS_A_PERSON = {
-    Why.DISK_UNSUPPORTED,
-    Why.CAPABILITY_MISSING,
-    Why.OVERLAY_REQUIRED,
-    Why.OVERLAY_UNUSABLE,
-    Why.CHAIN_DIVERGED,
-    Why.OUT_OF_STEP,
-    Why.DEFINITION_DIFFERS,
-    Why.FOREIGN_OWNER,
-    Why.IMAGE_PROTECTED,
-    Why.UNSUPPORTED_TOPOLOGY,
-    Why.JOURNAL_UNREADABLE,
-    Why.LOST,
-    Why.AWAITING_APPROVAL,
-    Why.NOT_UNDERSTOOD,
-    Why.LAYER_NOT_FOUND,
-    Why.LAYER_AMBIGUOUS,
-    Why.LAYER_ACTIVE,
-    Why.CHAIN_TOO_LONG,
-}
+NEEDS_A_PERSON = frozenset(why for why, ends in ENDS.items() if ends is Ends.PERSON)
 """What does not pass by itself: Stalled, with what to do in the message."""
 
 

@@ -194,7 +194,7 @@ def test_nothing_is_merged_into_what_cannot_grow_and_was_not_measured() -> None:
     chain = replace(CHAIN, layers=(*CHAIN.layers[:3], base))
     facts = b.facts(chain, sizes={layer.key: Size(1, GIB) for layer in chain.layers[:3]})
     found = growth_guard(replace(case(COMMIT, chain=chain), facts=facts))
-    says(found, Why.CHAIN_UNKNOWN, base.source.uri, "how large")
+    says(found, Why.SIZE_UNKNOWN, base.source.uri, "how large")
 
 
 def marked(*names: str) -> dict[str, frozenset[str]]:

@@ -35,7 +35,7 @@ ANSWERED = [
     (8, STORAGE, "could not find image 'gv0/s5.qcow2' in chain for 'vda'", errors.NotFound),
     (8, QEMU, "invalid path vda[1] not assigned to domain", errors.NotFound),
     (8, QEMU, "disk vda does not have an active block job", errors.NotFound),
-    (8, QEMU, "unsupported flags (0x20) in function qemuDomainBlockCommit", errors.Unsupported),
+    (8, QEMU, "unsupported flags (0x20) in function qemuDomainBlockCommit", errors.FlagUnknown),
     (8, QEMU, "commit of 'vda' active layer requires active flag", errors.OperationFailed),
     (67, QEMU, "external snapshot file for disk vda already exists and is not …", errors.AlreadyExists),
     (67, QEMU, "unsupported configuration: no disk named 'vdq'", errors.NotFound),

@@ -103,6 +103,26 @@ async def test_an_approved_plan_goes_on_after_a_restart(world: World) -> None:
     await world.gone("a", "c")
 
 
+async def test_an_approved_merge_waits_for_space_and_needs_no_other_approval(world: World) -> None:
+    """B20: space that is short for a moment is no part of the plan, and nobody is called."""
+    host, _ = await with_points(world, "a", "b", minFreeBytes=1 << 30, merge={"direction": "Commit"})
+    host.free["/images"] = 9 << 30
+    world.policy_of_chain(NAME, approval="Manual")
+    world.delete("a")
+    await world.says("a", "AwaitingApproval", stalled=True)
+    await world.told()
+    name = told(world)["plan"]["hash"]
+    host.free["/images"] = 1 << 30
+    await asyncio.sleep(31)
+    world.edit_chain(NAME, approvedPlan=name)
+    await world.says("a", "InsufficientSpace", "minFreeBytes")
+    await world.told()
+    assert told(world)["plan"]["hash"] == name
+    assert says(world) == ("InsufficientSpace", "False")
+    host.free["/images"] = 9 << 30
+    await world.until(lambda: world.object("a") is None, 60)
+
+
 # Drift -------------------------------------------------------------------------------------------------
 
 

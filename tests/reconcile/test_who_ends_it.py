@@ -63,6 +63,7 @@ TABLE = {
         Reason.CLASS_NOT_FOUND,
         Reason.CHAIN_UNKNOWN,  # somebody is just changing it, or it is out of sight until a new start
         Reason.USERS_UNKNOWN,  # a machine that hangs for a moment, or a place that nobody can list
+        Reason.SIZE_UNKNOWN,  # a pull hides it for its time; a storage that cannot be reached for longer
         Reason.DOMAIN_PAUSED,  # by an I/O error: its storage must be mended, and it must be resumed
     ],
     Ends.PERSON: [
