@@ -28,6 +28,16 @@ MOST_LAYERS, MOST_OWNERS, MOST_STEPS, MOST_IMAGES = 256, 8, 64, 16
 PlanHash = Annotated[str, Field(max_length=64, pattern=r"^([0-9a-f]{16,64})?$")]
 """Names one plan: equal for as long as the same jobs are to be done on the same chain."""
 
+UnusedImage = Annotated[
+    str,
+    Field(
+        min_length=2,
+        max_length=1024,
+        pattern=r"^(/|volume:|[a-z]+(\+[a-z]+)?://)[^\x00-\x1f\x7f]+$",
+    ),
+]
+"""An image named in full: a path, volume:POOL/NAME, or a URI."""
+
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
@@ -76,6 +86,14 @@ class VolumeChainSpec(SpecModel):
         description="When somebody else changed the chain. Report: status.drift says what, until the chain "
         "is as before or this is set to Adopt. Adopt: the chain is taken as it is. Either way what is new is "
         "kept, and a VolumeSnapshot whose layer is gone is Lost.",
+    )
+    not_in_use: tuple[UnusedImage, ...] = Field(
+        default=(),
+        max_length=64,
+        description="Images that nobody uses, although their headers name a layer of this chain, such as the "
+        "leftovers of merges by hand: a path or protocol://server/name, as the message ImageProtected prints "
+        "it. They stop no merge, and may be unreadable after one. One that a definition names counts all the "
+        "same.",
     )
 
 

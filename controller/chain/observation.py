@@ -125,6 +125,9 @@ class Observation:
     unread: tuple[str, ...] = ()
     """Machines of this hypervisor whose definition is not known, because they do not answer: each may use
     any image."""
+    not_in_use: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By target: images that people say nobody uses, as :attr:`Source.uri` has them. The header of such an
+    image makes it no user of what it names; a definition that names it does."""
     marks: tuple[Mark, ...] = ()
     """Snapshots and checkpoints of libvirt's own; read together with who else uses the images when a merge is
     due."""

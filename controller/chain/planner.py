@@ -141,7 +141,8 @@ class _DiskPlanner:
     def _record(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
         """The record as it should read, what somebody else did to the chain included."""
         at, target = self.circumstances, facts.target
-        kept = adopted(upkeep(self.record, self.wants, chain), self.wants, facts)
+        kept = upkeep(self.record, self.wants, chain, now=timestamp(at.now))
+        kept = adopted(kept, self.wants, facts)
         witnessed, adopt = at.witnessed.get(target, frozenset()), target in at.adopts_drift
         live = facts.live is not None
         now = timestamp(at.now)

@@ -6,16 +6,24 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from controller.chain.desired import Memory, Want
-from controller.chain.disk import Boundary, ChainEnd, Disk
-from controller.chain.journal import DiskJournal, Owner, Point
+from controller.chain.disk import Boundary, ChainEnd, Disk, Layer
+from controller.chain.journal import DiskJournal, Owner, Point, Removal
 from controller.chain.naming import is_named_for
+from controller.chain.source import Source
+from controller.chain.source_uri import NotAnImage
+
+TAKEN_OUT = "somebody else took it out of the chain and may want it, so varve leaves it where it is"
+"""Why an image of ours that left the chain without us stays."""
+
+_MOST_TAKEN_OUT = 32
+"""Such images that the record of a disk keeps, the newest: it must not grow for ever."""
 
 
-def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> DiskJournal:
+def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk, *, now: str = "") -> DiskJournal:
     """The record as it should read, given who is there and what the chain shows.
 
     Equal to ``record`` when there is nothing to change. An owner that is neither there nor being deleted
-    keeps its share: only a deletion that was seen merges.
+    keeps its share: only a deletion that was seen merges. ``now``: RFC 3339, UTC, for what is found gone.
     """
     known = {(want.owner.namespace, want.owner.name): want for want in wants}
     points = [_rebound(point, known) for point in record.points]
@@ -23,7 +31,7 @@ def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk) -> DiskJourn
     points = [point for point in points if _still_matters(point, known, chain)]
     attempts = tuple(one for one in record.attempts if not _leaves(one.uid, known.values()))
     edited = _recognised(replace(record, points=tuple(points), attempts=attempts), known.values(), chain)
-    return _without_strangers(_with_strays(edited, chain), chain)
+    return _without_strangers(_with_strays(edited, chain), chain, now)
 
 
 def _want_of(owner: Owner, known: dict[tuple[str, str], Want]) -> Want | None:
@@ -124,7 +132,7 @@ def _is_of(want: Want, memory: Memory, boundary: Boundary) -> bool:
 def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:
     """An image that waits for removal and is in the chain after all: a snapshot call whose answer was lost
     came through late. It becomes a point that nobody owns, which is merged away like any other. One that was
-    to stay anyway is just no orphan any more: somebody put it back."""
+    to stay anyway is just no orphan any more: somebody put it back, and what was ours is ours again."""
     back = [removal for removal in record.removals if chain.position(removal.layer.key) is not None]
     if not back:
         return record
@@ -137,14 +145,35 @@ def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:
     return replace(
         record,
         points=(*record.points, *points),
-        images=record.images | {removal.layer.key for removal in stray},
+        images=record.images | {r.layer.key for r in back if r in stray or r.left == TAKEN_OUT},
         removals=tuple(removal for removal in record.removals if removal not in back),
     )
 
 
-def _without_strangers(record: DiskJournal, chain: Disk) -> DiskJournal:
-    """Forget images that somebody else took out of the chain: whether they can go is not ours to say."""
+def _without_strangers(record: DiskJournal, chain: Disk, now: str) -> DiskJournal:
+    """Images that somebody else took out of the chain: whether they can go is not ours to say. Those that
+    varve made stay known, as leftovers of this disk; what was lent goes back to whoever lent it."""
     if chain.end is ChainEnd.UNKNOWN:
         return record
     present = frozenset(chain.keys)
-    return replace(record, images=record.images & present, lent=record.lent & present)
+    listed = {removal.layer.key for removal in record.removals}
+    gone = (_image_of(key) for key in sorted(record.images - present - listed))
+    left = [Removal(layer, left=TAKEN_OUT, since=now) for layer in gone if layer is not None]
+    removals = (*record.removals, *left)
+    taken_out = [removal for removal in removals if removal.left == TAKEN_OUT]
+    forgotten = taken_out[: max(0, len(taken_out) - _MOST_TAKEN_OUT)]
+    return replace(
+        record,
+        images=record.images & present,
+        lent=record.lent & present,
+        removals=tuple(removal for removal in removals if removal not in forgotten),
+    )
+
+
+def _image_of(key: str) -> Layer | None:
+    """An image that varve made, by its identity. None for one that no varve of today makes."""
+    try:
+        source = Source.from_uri(key.removeprefix("file:"))
+    except NotAnImage:
+        return None
+    return Layer(source, "qcow2") if source.key == key else None

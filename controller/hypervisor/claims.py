@@ -3,6 +3,7 @@ before one on the network is merged into or removed, nobody on another hyperviso
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from controller.chain.mentions import mentions
 from controller.chain.observation import Observation
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
+from controller.chain.source_uri import NotAnImage
 
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 """Characters that neither XML nor a URI writes in another way."""
@@ -50,17 +52,28 @@ def claims(here: Iterable[str], elsewhere: Mapping[str, Iterable[str]]) -> tuple
 
 
 def network_images(observation: Observation) -> tuple[Source, ...]:
-    """Images on the network in the chains and records of the disks that varve cares for: those that it may
-    write to or remove, and machines of other hypervisors may read."""
+    """Images on the network in the chains and records of the disks that varve cares for, and beside them:
+    those that it may write to or remove, or takes for unused, and machines of other hypervisors may read."""
     found: dict[str, Source] = {}
     for record in observation.journal.disks:
         facts = observation.disks.get(record.target)
         chains = (facts.live, facts.inactive) if facts is not None else ()
         layers = [layer for chain in chains if chain is not None for layer in chain.layers]
-        for layer in (*layers, *record.layers):
-            if layer.source.type == "network":
-                found[layer.key] = layer.source
+        sources = [layer.source for layer in (*layers, *record.layers)]
+        for source in (*sources, *unused_images(observation, record.target)):
+            if source.type == "network":
+                found[source.key] = source
     return tuple(found.values())
+
+
+def unused_images(observation: Observation, target: str) -> tuple[Source, ...]:
+    """Images beside this disk's chain that are taken for nobody's: leftovers of the disk itself, and what
+    people say is not in use. Whether that is true the definitions tell."""
+    left = [removal.layer.source for removal in observation.journal.disk(target).removals if removal.left]
+    for text in observation.not_in_use.get(target, ()):
+        with contextlib.suppress(NotAnImage):  # then it is nobody's name
+            left.append(Source.from_uri(text))
+    return tuple(left)
 
 
 def users_elsewhere(

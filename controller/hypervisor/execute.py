@@ -281,6 +281,8 @@ class Executor:
             if not step.open_for_long or error.why is not Why.IMAGE_PROTECTED:
                 raise
             return str(error)
+        except NotRemovable as error:
+            return error.message
         empty = not step.removal.attempted or await self._last.is_empty(step.target, source)
         return "" if empty else uncertain(step.removal.since)
 

@@ -10,8 +10,15 @@ from controller.chain.observation import Observation, RunState
 from controller.chain.prepared import fault
 from controller.chain.source import Source
 from controller.chain.steps import Take
+from controller.hypervisor.bystanders import WAYS_OUT, Bystanders
 from controller.hypervisor.driver import Driver
-from controller.hypervisor.errors import NoStorageDriver, NotExaminable, NotListable, Unreadable
+from controller.hypervisor.errors import (
+    NoStorageDriver,
+    NotExaminable,
+    NotListable,
+    NotRemovable,
+    Unreadable,
+)
 from controller.hypervisor.observe import Fleet, definition_of
 
 
@@ -39,6 +46,7 @@ class LastLook:
         self._observation = observation
         self._uuid = observation.uuid
         self._fleet = fleet
+        self._bystanders = Bystanders(driver, observation)
 
     async def look_again(self) -> DomainDefinition:
         """The live chains as they are now. Raises Stale when the domain does not run any more."""
@@ -111,26 +119,22 @@ class LastLook:
         """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""
         if operation.kind is OperationKind.PULL:
             return
-        own = {layer.source.location for layer in (operation.kept, *operation.merged)}
-        chains = (disk.chain for disk in self._observation.disks.values())
-        own |= {layer.source.location for chain in chains if chain for layer in chain.layers}
+        layers = [operation.kept, *operation.merged]
         try:
-            others = set(await self._driver.referrers(operation.kept.source)) - own
+            found = await self._bystanders.referrers([layer.source for layer in layers])
         except (NotListable, Unreadable) as error:
             raise Refused(
                 f"whether another image stands on {operation.kept.source.uri}, and would change with it, "
                 f"is not known: {error.message}",
                 Why.CAPABILITY_MISSING if isinstance(error, NoStorageDriver) else Why.USERS_UNKNOWN,
             ) from error
-        if others:
-            raise Refused(
-                f"{operation.kept.source.uri} is also the backing image of {', '.join(sorted(others)[:3])}, "
-                f"which would change with it; remove that image or copy it off first"
-            )
+        if found.users:
+            raise Refused(found.objection(operation.kept.source))
 
     async def refuse_if_used(self, source: Source) -> None:
         """No chain of this domain, nobody else's, and no header may name an image that is about to go,
-        whatever hosts it names it by. Raises NotListable where that cannot be told."""
+        whatever hosts it names it by. Raises NotListable where that cannot be told, and NotRemovable when
+        only a leftover of this disk does."""
         for facts in self._observation.disks.values():
             for chain in (facts.live, facts.inactive):
                 if chain is not None and source.footprints & chain.footprints:
@@ -145,8 +149,14 @@ class LastLook:
             obstacle = unasked(self._observation, source)
         if obstacle is not None:
             raise Refused(obstacle.message, obstacle.why)
-        if referrers := await self._driver.referrers(source):
-            raise Refused(f"{source.uri} is the backing image of {', '.join(referrers[:3])}")
+        found = await self._bystanders.referrers([source])
+        if found.users:
+            raise Refused(f"{source.uri} is the backing image of {found.named}; {WAYS_OUT}")
+        if found.leftovers:
+            raise NotRemovable(
+                f"it is the backing image of {', '.join(found.leftovers)}, which somebody else took out of "
+                f"the chain and may want"
+            )
 
 
 def disk_of(definition: DomainDefinition, target: str) -> Disk:

@@ -135,7 +135,11 @@ class Chains:
             before = store.chains.bind(key, domain)
             if before is not None and before != domain:
                 self.context.wake(before)
-            if before != domain or not self._is_heard(chain) or not store.members(domain):
+            heard = self._is_heard(chain)
+            if not heard:
+                # What failed may not fail under the new policy.
+                self.context.ledger.try_again(domain, chain.parsed.spec.source.disk)
+            if before != domain or not heard or not store.members(domain):
                 self.context.wake(domain)
             return None
         store.chains.bind(key, None)
@@ -345,6 +349,12 @@ def approvals(policies: Mapping[str, Chain]) -> dict[str, at.Approval]:
 def adopts_drift(policies: Mapping[str, Chain]) -> frozenset[str]:
     """Disks whose chain is taken as somebody else left it."""
     return frozenset(t for t, chain in policies.items() if chain.parsed.spec.on_drift is OnDrift.ADOPT)
+
+
+def not_in_use(policies: Mapping[str, Chain]) -> dict[str, tuple[str, ...]]:
+    """By target, the images that people say nobody uses."""
+    listed = {target: chain.parsed.spec.not_in_use for target, chain in policies.items()}
+    return {target: images for target, images in listed.items() if images}
 
 
 def names_of(domain: str, uuid: str, target: str) -> list[str]:

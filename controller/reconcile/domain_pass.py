@@ -49,7 +49,7 @@ from controller.hypervisor.last_look import Refused, Stale
 from controller.hypervisor.observe import Fleet, observe, with_opened, with_usage
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
-from controller.reconcile.chains import Chains, adopts_drift
+from controller.reconcile.chains import Chains, adopts_drift, not_in_use
 from controller.reconcile.context import Context
 from controller.reconcile.orphans import orphans_in
 from controller.reconcile.patience import patient
@@ -146,7 +146,9 @@ class DomainPass:
             self._key.uuid,
             identities=self._context.identities(self._key.hypervisor),
         )
-        observation = replace(observation, free=self._context.ledger.space.known(self._key))
+        policies = self._chains.policies(self._key, observation.name)
+        free = self._context.ledger.space.known(self._key)
+        observation = replace(observation, free=free, not_in_use=not_in_use(policies))
         found = self._planned(observation, wants)
         if targets := found.plan.wants_opened:
             identities = self._context.identities(self._key.hypervisor)

@@ -160,6 +160,12 @@ class Ledger:
             self._job_errors.pop((key, target), None)
         self._split.discard(key)
 
+    def try_again(self, key: DomainKey, target: str) -> None:
+        """Somebody changed what may have been in the way: what is waited out is tried now. How often it has
+        failed counts all the same, if it fails again."""
+        self._holds.get(key, {}).pop(target, None)
+        self._discards.pop(key, None)
+
     def forget(self, key: DomainKey) -> None:
         """The domain is of no interest any more."""
         for table in (self._holds, self._records, self._discards, self._merges, self._remote):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
 
 from controller.chain.desired import Direction, Memory, Policy
 from controller.chain.disk import ChainEnd, Mirror
@@ -15,10 +16,12 @@ from controller.chain.plan import State
 from controller.chain.planner import plan
 from controller.chain.source import Source
 from controller.chain.steps import Record, RecordWhy, StartMerge
+from controller.chain.upkeep import TAKEN_OUT, upkeep
 from tests.chain import builders as b
 from tests.chain.loop import Loop
 from tests.chain.model import Fault
 from tests.chain.situations import AFTER, NOON, fresh, only, planned, with_points
+from tests.chain.strategies import SOURCES
 
 K = OperationKind
 
@@ -178,13 +181,25 @@ def test_nothing_is_concluded_from_a_chain_that_is_not_shown_to_its_end() -> Non
     assert [standing.state for standing in found.standings] == [State.UNKNOWN, State.LEAVING]
 
 
-def test_images_that_somebody_else_took_out_are_forgotten_and_not_removed() -> None:
+def test_images_that_somebody_else_took_out_are_listed_and_not_removed() -> None:
+    """B3: whoever did it may want them; that they are leftovers of this disk stays known."""
     loop = with_points("a")
     overlay = loop.machine.chain.pop(0)
     loop.delete("a")
     loop.run()
     assert overlay in loop.machine.storage
-    assert loop.machine.record.is_empty
+    record = loop.machine.record
+    assert (record.points, record.images) == ((), frozenset())
+    [left] = record.removals
+    assert (left.layer.key, left.left, left.owners) == (overlay, TAKEN_OUT, ())
+    assert left.since
+
+
+@given(SOURCES)
+def test_a_leftover_is_known_by_its_identity_or_not_at_all(source: Source) -> None:
+    record = DiskJournal(b.TARGET, images=frozenset({source.key}))
+    for removal in upkeep(record, [], b.disk("base")).removals:
+        assert removal.layer.key == source.key
 
 
 def test_a_pull_that_was_not_flushed_is_not_believed() -> None:

@@ -113,7 +113,7 @@ async def test_a_base_that_is_only_named_by_an_image_beside_it_is_never_written_
     host.storage.create(Source.file("/images/clone.qcow2"), capacity=64 << 20, backing=base)
     before = dict(base.clusters)
     world.delete("a")
-    await world.says("a", "ImageProtected", "/images/clone.qcow2", "remove that image", stalled=True)
+    await world.says("a", "ImageProtected", "/images/clone.qcow2", "remove each", stalled=True)
     assert base.clusters == before
     host.storage.images.pop("file:/images/clone.qcow2")
     await world.until(lambda: world.object("a") is None, 120)

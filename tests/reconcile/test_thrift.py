@@ -17,9 +17,9 @@ from tests.reconcile.world import World, base_image
 TAKE = ["read", "set_metadata", "read", "create_snapshot", "read", "set_metadata"]
 """Look; the intent; look again; the call; see what came of it; record it."""
 
-MERGE = ["read", "definitions", "surroundings", "referrers", "set_metadata", "read", "commit"]
+MERGE = ["read", "definitions", "surroundings", "referrers", "referrers", "set_metadata", "read", "commit"]
 """Look; who else uses the images, what libvirt keeps of them and how much is free; who else names them in a
-header; the intent; look again; the call."""
+header (asked for both at once, which is one listing); the intent; look again; the call."""
 
 PIVOT = ["set_metadata", "read", "pivot"]
 END = ["read", "set_metadata", "definitions", "referrers", "remove_image", "set_metadata"]

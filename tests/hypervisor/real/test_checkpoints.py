@@ -1,0 +1,138 @@
+"""B5: libvirt carries the bitmaps of checkpoints through takes and merges: an incremental backup after a
+merge reads as if nothing had been merged. What loses them is pinned here as well, and blocked.
+
+Measured with libvirt 9.0.0 and QEMU 7.2.22.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import libvirt
+import libvirt_qemu
+import pytest
+
+from controller.hypervisor.driver import JobStatus
+from tests.hypervisor.real.subject import Subject, until
+
+pytestmark = pytest.mark.real
+
+_PATTERNS = itertools.count(1)
+
+
+class Backups:
+    """A disk that is backed up, and its backups in a directory."""
+
+    def __init__(self, subject: Subject, directory: Path) -> None:
+        self.subject = subject
+        self.directory = directory
+
+    @property
+    def domain(self) -> Any:
+        return self.subject.machine.domain
+
+    def write(self) -> None:
+        """Something new at a place of its own, and over a part of what was written before."""
+        number = next(_PATTERNS)
+        for offset, length in ((4 + number % 40, 1), (2, 1)):
+            self.monitor(f"write -P {number % 255} {offset}M {length * 640}k")
+
+    def monitor(self, command: str) -> None:
+        at = self.subject.machine.disks.index(self.subject.target)
+        text = f'qemu-io -d /machine/peripheral/virtio-disk{at}/virtio-backend "{command}"'
+        flag = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+        said = libvirt_qemu.qemuMonitorCommand(self.domain, text, flag)
+        assert "error" not in said.lower(), said
+
+    async def backup(self, name: str, *, since: str = "", checkpoint: bool = False) -> Path:
+        """What virtual backup software does: a push backup, with a checkpoint to go on from the next time."""
+        path = self.directory / f"{name}.qcow2"
+        others = "".join(f"<disk name='{o}' backup='no'/>" for o in self.subject.machine.disks if o != "vda")
+        incremental = f"<incremental>{since}</incremental>" if since else ""
+        xml = (
+            f"<domainbackup mode='push'>{incremental}<disks><disk name='vda' type='file'>"
+            f"<target file='{path}'/><driver type='qcow2'/></disk>{others}</disks></domainbackup>"
+        )
+        marks = others.replace("backup='no'", "checkpoint='no'")
+        disks = f"<disks><disk name='vda'/>{marks}</disks>"
+        mark = f"<domaincheckpoint><name>{name}</name>{disks}</domaincheckpoint>"
+        self.domain.backupBegin(xml, mark if checkpoint else None, 0)
+        await until(lambda: self.domain.jobStats(0).get("type", 0) == libvirt.VIR_DOMAIN_JOB_NONE)
+        return path
+
+    async def restored(self, since: str) -> bool:
+        """Whether the backup ``since`` and an increment on it read as the disk reads now."""
+        number = next(_PATTERNS)
+        increment = await self.backup(f"increment-{number}", since=since)
+        now = await self.backup(f"now-{number}")
+        tool("rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", f"{since}.qcow2", str(increment))
+        return tool("compare", str(increment), str(now), fails=True)
+
+
+def tool(*arguments: str, fails: bool = False) -> bool:
+    done = subprocess.run(["qemu-img", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    assert fails or done.returncode == 0, done.stderr
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode == 0
+
+
+@pytest.fixture
+def backups(subject: Subject, tmp_path: Path) -> Backups:
+    return Backups(subject, tmp_path)
+
+
+async def prepared(backups: Backups, story: str) -> None:
+    """``w`` writes, ``t`` takes, ``1`` and ``2`` are full backups with a checkpoint."""
+    for act in story:
+        match act:
+            case "w":
+                backups.write()
+            case "t":
+                await backups.subject.take()
+            case _:
+                await backups.backup(f"k{act}", checkpoint=True)
+
+
+async def merged(subject: Subject, way: str) -> None:
+    """``commit 3 1``: the layers above 3 up to 1; ``active 2``: all above 2; ``pull 2``, ``pull``: all above
+    2, all. Positions from the active layer."""
+    kind, *positions = way.split()
+    at = [int(position) for position in positions]
+    subject.events.seen.clear()
+    if kind == "pull":
+        await subject.pull(at[0] if at else None)
+        await subject.events.job(JobStatus.COMPLETED)
+        return
+    await subject.commit(at[0], at[1] if kind == "commit" else None)
+    if kind == "active":
+        await subject.events.job(JobStatus.READY)
+        await subject.driver.pivot(subject.uuid, "vda")
+    await subject.events.job(JobStatus.COMPLETED)
+
+
+WAYS = [
+    "commit 3 1",
+    "commit 2 1",
+    "commit 3 2",
+    "active 3",
+    "active 2",
+    "active 1",
+    "pull",
+    "pull 2",
+    "pull 1",
+]
+STORIES = ["w1wtwtwtw", "wtw1wtwtw", "wtwtw1wtw", "wtwtwtw1w", "w1wtw2wtwtw", "wtw1wtwtw2w"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("story", STORIES)
+async def test_the_next_increment_is_right(backups: Backups, story: str, way: str) -> None:
+    await prepared(backups, story)
+    await merged(backups.subject, way)
+    backups.write()
+    for number in story:
+        if number.isdigit():
+            assert await backups.restored(f"k{number}")
