@@ -36,6 +36,8 @@ class ChainTree(Report):
     """Top to base, as in VolumeChain.status."""
     operation: Operation | None = None
     drift: ChainDrift | None = None
+    not_in_use: tuple[str, ...] = ()
+    """Images beside it that its spec says nobody uses."""
 
 
 class Tree(Report):
@@ -67,6 +69,7 @@ def _chain(chain: VolumeChain) -> ChainTree:
         layers=status.layers,
         operation=status.operation,
         drift=status.drift,
+        not_in_use=chain.spec.not_in_use,
     )
 
 
@@ -130,6 +133,9 @@ def _blocks(chain: ChainTree) -> Iterable[Block]:
         since = f" since {chain.drift.since:%Y-%m-%d %H:%M:%S} UTC" if chain.drift.since else ""
         yield line((f"changed by somebody else{since}:", Role.BAD))
         yield from (line(("  " + text, Role.BAD)) for text in chain.drift.what.splitlines())
+    if chain.not_in_use:
+        yield line(("beside it, in use by nobody as its spec says:", Role.FAINT))
+        yield from (line(("  " + image, Role.FAINT)) for image in chain.not_in_use)
 
 
 def _because(ready: Summary) -> str:

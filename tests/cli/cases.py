@@ -42,7 +42,8 @@ def pages() -> Iterator[tuple[str, Report, Page]]:
     """Name, report and page of each case."""
     found = tree.report([chain()])
     yield "tree", found, tree.page(found)
-    found = tree.report([idle_chain(operation=RUNNING, drift=DRIFT)])
+    listed = {"notInUse": ["/images/left-by-hand.qcow2"]}
+    found = tree.report([idle_chain(operation=RUNNING, drift=DRIFT, spec=listed)])
     yield "tree-drift", found, tree.page(found)
     plans = planning.report([chain(), idle_chain()])
     yield "plan", plans, planning.page(plans)
