@@ -51,6 +51,8 @@ class Circumstances:
     """By target: how near the active commit that runs came to its end."""
     commit_holds: Mapping[str, Hold] = field(default_factory=dict)
     """By target: an active commit that was given up, and when to try again."""
+    full: Mapping[str, Hold] = field(default_factory=dict)
+    """By image identity: a commit into it has failed again and again, and when to try again."""
     pulls_last: bool = False
     """Pull only where no commit is allowed, whatever it would save: this QEMU is not known to survive it."""
     split_takes: bool = False

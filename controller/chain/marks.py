@@ -26,7 +26,8 @@ class MarkKind(StrEnum):
     INTERNAL = "internal snapshot"
     """It lies inside the image that was active then, and goes with it."""
     CHECKPOINT = "checkpoint"
-    """Bitmaps of what was written since, in the image that was active then and in all above it."""
+    """Bitmaps of what was written since, in the image that was active then and in all above it. libvirt
+    carries them through takes and merges."""
 
 
 @dataclass(frozen=True)

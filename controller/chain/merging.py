@@ -108,6 +108,9 @@ class Merging:
         hold = None if lasting else self._commit_hold
         if hold is not None and choice.first is OperationKind.ACTIVE_COMMIT:
             return hold.blocked
+        full = None if lasting else self._full_hold(choice)
+        if full is not None:
+            return full.blocked
         gate = self.circumstances.gate
         case = MergeCase(self.observation, self.facts, self.chain, choice, policy, wants, gate)
         return merge_verdict(case, lasting=lasting)
@@ -141,6 +144,12 @@ class Merging:
     @property
     def _commit_hold(self) -> Hold | None:
         hold = self.circumstances.commit_holds.get(self.facts.target)
+        return hold if hold is not None and hold.until > self.circumstances.now else None
+
+    def _full_hold(self, choice: Choice) -> Hold | None:
+        if choice.first is OperationKind.PULL:
+            return None
+        hold = self.circumstances.full.get(self.chain.layers[choice.kept].key)
         return hold if hold is not None and hold.until > self.circumstances.now else None
 
     def _start(self, choice: Choice, policy: Policy) -> StartMerge:

@@ -14,6 +14,7 @@ from controller.chain.disk import Disk
 from controller.chain.journal import Journal
 from controller.chain.marks import Mark
 from controller.chain.opened import Opened
+from controller.chain.qcow2 import Inside
 
 
 class JobKind(StrEnum):
@@ -131,6 +132,8 @@ class Observation:
     marks: tuple[Mark, ...] = ()
     """Snapshots and checkpoints of libvirt's own; read together with who else uses the images when a merge is
     due."""
+    inside: Mapping[str, Inside] = field(default_factory=dict)
+    """By layer identity: what images say of themselves, where a merge depends on that and it can be read."""
     free: Mapping[str, int] = field(default_factory=dict)
     """Bytes that are free where images lie, by :attr:`Source.home`, as they were last read. What is missing
     cannot be told: an NBD export, a LUN, a place that libvirt has no storage driver for."""

@@ -23,6 +23,14 @@ _MOST_L1 = 32 << 20
 """QEMU's own limit of the L1 table, bytes (QCOW_MAX_L1_SIZE)."""
 
 
+_DEFAULT_ORDER = 4
+"""Refcounts of 16 bits: those of version 2, and what QEMU makes."""
+_OFFSET = 0xFFFFFFFFFFFFFE00
+"""Of an entry of the refcount table: the rest is reserved."""
+_MOST_BLOCKS = 1024
+"""Refcount blocks that are read at most: of 64 KiB each, they are for 2 TiB."""
+
+
 class NotQcow2(ValueError):
     """The bytes are no qcow2 image that can be judged."""
 
@@ -35,6 +43,46 @@ class _Header:
     flaws: tuple[str, ...]
     l1_offset: int
     l1_bytes: int
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What an image that is in a chain says of itself, as far as a merge into it depends on that."""
+
+    version: int
+    """2 (``compat=0.10``) or 3: bitmaps are stored only in the latter."""
+    cluster: int = 0
+    """Bytes; 0 when it was not read."""
+    used: int | None = None
+    """Bytes that its clusters in use take, by its own refcounts; None when they were not counted."""
+
+
+def inside(read: Callable[[int, int], bytes], *, measuring: bool) -> Inside:
+    """Read ``read(offset, length)`` of a qcow2 image that nobody writes to; with ``measuring`` what it takes.
+    Raises NotQcow2."""
+    head = read(0, HEAD_BYTES)
+    flaws = _parse(head).flaws
+    (_, version, _, _, bits, *_, table, clusters, _, _) = _FIXED.unpack_from(head)
+    if not 9 <= bits <= 21:
+        raise NotQcow2(f"its clusters are of 2^{bits} bytes")
+    order = _FEATURES.unpack_from(head, _FIXED.size)[3] if version == 3 else _DEFAULT_ORDER
+    if not measuring or order != _DEFAULT_ORDER or DAMAGED in flaws:  # then its refcounts may lag behind
+        return Inside(version, 1 << bits)
+    return Inside(version, 1 << bits, _used(read, 1 << bits, table, clusters))
+
+
+def _used(read: Callable[[int, int], bytes], cluster: int, table: int, clusters: int) -> int | None:
+    entries = (entry & _OFFSET for (entry,) in struct.iter_unpack(">Q", read(table, clusters * cluster)))
+    blocks = [at for at in entries if at]
+    if len(blocks) > _MOST_BLOCKS:
+        return None
+    counted = 0
+    for at in blocks:
+        block = read(at, cluster)
+        if len(block) < cluster:
+            raise NotQcow2("it ends before its tables do")
+        counted += sum(count != 0 for (count,) in struct.iter_unpack(">H", block))
+    return counted * cluster
 
 
 def examine(read: Callable[[int, int], bytes]) -> Examined:

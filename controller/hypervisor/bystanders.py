@@ -111,19 +111,21 @@ class Bystanders:
         """What is known, besides headers, of who uses the image, for people; empty for nobody."""
         if source is None:
             return ""
-        for facts in self.observation.disks.values():
-            for chain in (facts.live, facts.inactive):
-                if chain is not None and source.footprints & chain.footprints:
-                    return f"used by disk {facts.target} of {self.observation.name}"
-        elsewhere = self.observation.in_use_elsewhere
-        if elsewhere is None:
-            return "perhaps in use: the definitions of others were not read"
-        if named := sorted(source.footprints & elsewhere.keys()):
+        seen, elsewhere = self.observation, self.observation.in_use_elsewhere
+        named = sorted(source.footprints & elsewhere.keys()) if elsewhere is not None else []
+        away = ", ".join((*seen.unread, *(seen.unasked if source.type == "network" else ())))
+        own = [
+            facts.target
+            for facts in seen.disks.values()
+            for chain in (facts.live, facts.inactive)
+            if chain is not None and source.footprints & chain.footprints
+        ]
+        if own:
+            return f"used by disk {own[0]} of {seen.name}"
+        if elsewhere is not None and named:
             return f"used by {elsewhere[named[0]]}"
-        if self.observation.unread:
-            return f"perhaps in use by {', '.join(self.observation.unread)}, of which libvirt tells nothing now"
-        if source.type == "network" and self.observation.unasked:
-            return f"perhaps in use on {', '.join(self.observation.unasked)}, which does not answer"
+        if elsewhere is None or away:
+            return f"perhaps in use by {away}, which does not tell now" if away else "perhaps in use"
         return ""
 
     @property

@@ -22,6 +22,7 @@ from controller.chain.gate import Gate, gate
 from controller.chain.observation import JobKind, Observation, RunState
 from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
+from controller.chain.qcow2 import Inside
 from controller.chain.source import Source
 
 
@@ -282,6 +283,11 @@ class Driver(Protocol):
     async def opened(self, uuid: str) -> Opened:
         """Ask QEMU itself what it has open, for the one case that libvirt's view may be wrong. Raises Busy
         beside a pull, NotRunning, and Unsupported when QEMU cannot be asked."""
+        ...
+
+    async def inside(self, images: Iterable[Source]) -> Mapping[str, Inside]:
+        """What qcow2 images say of themselves, by identity: on files and gluster their version, on local
+        block devices also what they take. Nobody may be writing to those. What cannot be read is missing."""
         ...
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:

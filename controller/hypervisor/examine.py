@@ -13,9 +13,10 @@ import json
 import posixpath
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import libvirt
 import libvirt_qemu
@@ -27,6 +28,8 @@ from controller.hypervisor import reading, storage
 from controller.hypervisor.errors import NotExaminable, NotRemovable
 from controller.hypervisor.places import Directory
 from controller.hypervisor.qemu_node import protocol_node
+
+T = TypeVar("T")
 
 _OURS = "varve-examined"
 """Names of QEMU nodes and jobs begin so."""
@@ -58,7 +61,22 @@ def through_storage(connection: libvirt.virConnect, place: Directory, source: So
         raise NotExaminable(f"{place.key} cannot be read: {error.message}") from error
 
 
+def device(connection: libvirt.virConnect, place: Directory, source: Source) -> qcow2.Inside:
+    """What a qcow2 image on a block device of the hypervisor takes of it. Nobody may be writing to it. Raises
+    NotExaminable, or NotRemovable for a place that cannot be listed."""
+    return _read(connection, place, source, partial(qcow2.inside, measuring=True))
+
+
 def _in_directory(connection: libvirt.virConnect, place: Directory, source: Source) -> Examined:
+    return _read(connection, place, source, qcow2.examine)
+
+
+def _read(
+    connection: libvirt.virConnect,
+    place: Directory,
+    source: Source,
+    judge: Callable[[Callable[[int, int], bytes]], T],
+) -> T:
     with storage.opened(connection, place) as pool:
         try:
             volume = pool.storageVolLookupByName(source.leaf)
@@ -71,7 +89,7 @@ def _in_directory(connection: libvirt.virConnect, place: Directory, source: Sour
             return _download(connection, volume, offset, length)
 
         try:
-            return qcow2.examine(read)
+            return judge(read)
         except qcow2.NotQcow2 as error:
             raise NotExaminable(str(error)) from error
 

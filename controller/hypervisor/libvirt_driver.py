@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
@@ -21,6 +21,7 @@ from lxml import etree
 
 from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.prepared import Examined
+from controller.chain.qcow2 import Inside
 from controller.chain.source import Source
 from controller.hypervisor import definition, examine, monitor, places, probe, reading, storage
 from controller.hypervisor.aliases import Aliases
@@ -194,6 +195,34 @@ class LibvirtDriver:
     async def opened(self, uuid: str) -> Opened:
         look = partial(monitor.opened, uuid=uuid)
         return await self._ask(f"asking the QEMU of domain {uuid}", look, key=uuid)
+
+    async def inside(self, images: Iterable[Source]) -> Mapping[str, Inside]:
+        wanted = {image.key: image for image in images}
+        found = await asyncio.gather(*(self._inside(image) for image in wanted.values()))
+        return {key: inside for key, inside in zip(wanted, found, strict=True) if inside is not None}
+
+    async def _inside(self, image: Source) -> Inside | None:
+        place = places.place_of(image)
+        try:
+            if place is not None:
+                await self._reach.ask([image])
+                version = (await self._listings.of(place)).versions.get(image.location)
+                return None if version is None else Inside(version)
+            directory = examine.directory_of(image)
+            if directory is None:
+                return None
+            async with self._listings.lock(directory):
+                return await self._ask(
+                    f"reading {image.uri}",
+                    lambda connection: examine.device(connection, directory, image),
+                    key=directory.key,
+                    deadline=self._timing.change,
+                )
+        except Unreachable:
+            raise
+        except HypervisorError as error:
+            _log.info("an image cannot be looked into", extra={"image": image.uri, "why": str(error)})
+            return None
 
     async def _free(self, image: Source) -> int | None:
         """Free bytes where the image lies, None when that cannot be told. Of a server that is away nothing is

@@ -14,11 +14,12 @@ from dataclasses import dataclass, field, replace
 from controller.chain.disk import DomainDefinition
 from controller.chain.journal import Journal, OperationKind
 from controller.chain.journal_codec import JournalError, decode
-from controller.chain.marks import parse_mark
+from controller.chain.marks import Mark, MarkKind, parse_mark
 from controller.chain.mentions import mentions
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.opened import Opened as ChainOpened
 from controller.chain.parse import parse_domain
+from controller.chain.room import DEFAULT_CLUSTER, whole
 from controller.chain.source import Source
 from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
 from controller.hypervisor.driver import Definitions, DomainReading, Driver, LayerStats, Opened
@@ -142,9 +143,28 @@ async def _with_marks(
     images = [layer.source for chain in chains if chain is not None for layer in chain.layers]
     found = await driver.surroundings(observation.uuid, images)
     marks = tuple(parse_mark(xml) for xml in found.marks)
+    looked_at = _worth_a_look(observation, marks) if merging else []
+    inside = await driver.inside(looked_at) if looked_at else {}
     homes = {image.home for image in images}
     others = {home: size for home, size in observation.free.items() if home not in homes}
-    return replace(observation, marks=marks, free={**others, **found.free})
+    return replace(observation, marks=marks, inside=inside, free={**others, **found.free})
+
+
+def _worth_a_look(observation: Observation, marks: Iterable[Mark]) -> list[Source]:
+    """Frozen qcow2 images that a merge may write to or read, and of which libvirt does not tell enough: those
+    that bitmaps may have to move to, and those on devices that could be too small."""
+    marked = {target for mark in marks if mark.kind is MarkKind.CHECKPOINT for target in mark.images}
+    found = []
+    for facts in observation.disks.values():
+        if facts.live is None or observation.journal.disk(facts.target).is_empty:
+            continue
+        for layer in facts.live.layers[1:]:
+            size = facts.sizes.get(layer.key)
+            tight = size is not None and 0 < size.physical < whole(size.capacity, DEFAULT_CLUSTER)
+            on_device = layer.source.type == "block" and tight
+            if layer.format == "qcow2" and (on_device or facts.target in marked):
+                found.append(layer.source)
+    return found
 
 
 async def with_opened(

@@ -102,34 +102,39 @@ class Listing:
     """Bytes that are free there; None when it cannot be told."""
     images: frozenset[str] = frozenset()
     """All images there, named in the same way."""
+    versions: Mapping[str, int] = field(default_factory=dict)
+    """Of the qcow2 images, by the same names: 2 (``compat=0.10``) or 3."""
 
 
 def listing(connection: libvirt.virConnect, place: Place) -> Listing:
     """List ``place``. Raises NotListable, or Unreadable for an image whose header may name anything."""
-    found, images = {}, set[str]()
+    found, images, versions = {}, set[str](), {}
     with opened(connection, place) as pool:
         for volume in pool.listAllVolumes(0):
             name = place.name_of(told(volume.name))
             images.add(name)
-            backing = _backing(volume, name)
-            if backing:
+            root = _described(volume, name)
+            if root is None:
+                continue  # it was removed since the place was listed
+            if backing := root.findtext("backingStore/path"):
                 found[name] = backing
-        return Listing(found, _free(*pool.info()), frozenset(images))
+            if root.find("target/format[@type='qcow2']") is not None:
+                versions[name] = 3 if root.findtext("target/compat") == "1.1" else 2
+        return Listing(found, _free(*pool.info()), frozenset(images), versions)
 
 
-def _backing(volume: libvirt.virStorageVol, name: str) -> str:
-    """What the header names, in its own words; empty when it names nothing, or the image is gone."""
+def _described(volume: libvirt.virStorageVol, name: str) -> etree._Element | None:
+    """What libvirt says of an image, its header included; None when it is gone."""
     try:
-        root = etree.fromstring(told(partial(volume.XMLDesc, 0)).encode(), _PARSER)
+        return etree.fromstring(told(partial(volume.XMLDesc, 0)).encode(), _PARSER)
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
-            return ""  # it was removed since the place was listed
+            return None
         raise
     except etree.XMLSyntaxError as error:
         raise Unreadable(
             f"what libvirt says of {name} is no XML ({error}): move that file to another directory"
         ) from error
-    return root.findtext("backingStore/path") or ""
 
 
 def _free(_state: int, capacity: int, _allocation: int, available: int) -> int | None:

@@ -17,6 +17,7 @@ from controller.chain.desired import Want
 from controller.chain.drift import fits_known
 from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Operation, OperationKind, Owner
+from controller.chain.merge_guards import can_grow
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
 from controller.chain.planner import plan
@@ -178,6 +179,7 @@ class DomainPass:
             holds=ledger.holds(self._key),
             progress=ledger.watch(self._key, observation),
             commit_holds=ledger.attempts.holds(self._key),
+            full=ledger.attempts.full(self._key, observation),
             pulls_last=self._context.pulls_last,
             split_takes=ledger.splits(self._key),
             discard_holds=ledger.discard_holds(self._key),
@@ -361,7 +363,7 @@ class DomainPass:
         self._took = self._took or isinstance(step, Take)
         log.info("step done", extra={"step": type(step).__name__, "disks": ",".join(targets_of(step))})
         if isinstance(step, Record) and step.why is RecordWhy.UNDONE and step.finished is not None:
-            ledger.undone(self._key, step.target, f"the {step.finished.kind.value}")
+            self._undone(step.target, step.finished, before)
         elif isinstance(step, Abort):
             ledger.gave_up(self._key, step)
             self._reporter.gave_up(step)
@@ -380,11 +382,20 @@ class DomainPass:
         elif isinstance(step, Discard) and result.left:
             self._reporter.left(step.removal, result.left)
 
+    def _undone(self, target: str, operation: Operation, before: Observation) -> None:
+        """A failed commit into a device that does not grow is not tried for ever as it is."""
+        ledger, kept = self._context.ledger, operation.kept
+        failed = ledger.undone(self._key, target, f"the {operation.kind.value}")
+        if failed and operation.kind is not OperationKind.PULL and not can_grow(kept.source):
+            size = before.disks[target].sizes.get(kept.key)
+            ledger.attempts.ran_out(self._key, kept.source, size.physical if size else 0)
+
     def _account(self, target: str, operation: Operation, observation: Observation) -> None:
         """Say what a job that is done has copied, beside what the plan foresaw."""
         ledger, kind = self._context.ledger, operation.kind
         if kind is OperationKind.ACTIVE_COMMIT:
             ledger.attempts.succeeded(self._key, target)
+        ledger.attempts.fitted(self._key, operation.kept.key)
         found = ledger.accounts.closed(self._key, target, operation, observation.disks.get(target))
         if found is None or found.copied is None:
             return

@@ -124,13 +124,13 @@ class Ledger:
         self.failed(key, (target,), why, message)
         self._records.setdefault(key, {})[target] = self._holds[key][target]
 
-    def undone(self, key: DomainKey, target: str, what: str) -> None:
+    def undone(self, key: DomainKey, target: str, what: str) -> bool:
         """A begun operation had not happened. Once is what a restart looks like; again is a fault. What a
-        failed call had begun is no news."""
+        failed call had begun is no news. True when libvirt said that its job has failed."""
         if (key, target) in self._told:
             self._told.discard((key, target))
             self._job_errors.pop((key, target), None)
-            return
+            return False
         error = self._job_errors.pop((key, target), "")
         count = self._failures.get((key, target), 0)
         if error or count:
@@ -139,6 +139,7 @@ class Ledger:
             self._told.discard((key, target))
         else:
             self._failures[key, target] = 1
+        return error == JOB_ENDED[JobStatus.FAILED]
 
     def job_failed(self, key: DomainKey, target: str, message: str) -> None:
         """An event said that a block job failed; whether it was ours the chain tells."""

@@ -29,7 +29,7 @@ async def test_a_disk_without_a_size_is_waited_for(world: World, monkeypatch: py
     host.storage.create(export("spare"), capacity=DISK, backing=host.storage.open(export("base").key))
     await world.start()
     with monkeypatch.context() as patch:
-        patch.setattr(driver, "_stats", lambda machine: ())
+        patch.setattr(driver, "_stats", lambda machine, gate: ())
         world.snapshot("a", overlay=PREPARED)
         await world.says("a", "SizeUnknown", "how large", "domblkinfo")
         host.faults.forget()

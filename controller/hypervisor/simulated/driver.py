@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from controller.chain.gate import Gate
 from controller.chain.observation import JobKind, RunState
 from controller.chain.opened import OpenedImage
 from controller.chain.prepared import Examined
+from controller.chain.qcow2 import Inside
 from controller.chain.source import Source
 from controller.hypervisor.driver import (
     Definitions,
@@ -46,7 +47,7 @@ from controller.hypervisor.misread import misread
 from controller.hypervisor.simulated import blockjobs, definition, metadata, snapshot
 from controller.hypervisor.simulated.faults import Killed, Side
 from controller.hypervisor.simulated.image import absolute_name
-from controller.hypervisor.simulated.machine import Machine
+from controller.hypervisor.simulated.machine import Machine, Node
 
 if TYPE_CHECKING:
     from controller.hypervisor.simulated.host import SimulatedHost
@@ -224,6 +225,13 @@ class SimulatedDriver:
             free = {home: size for home, size in known.items() if home in homes}
             return Surroundings(tuple(self._host.marks.get(uuid, ())), free)
 
+    async def inside(self, images: Iterable[Source]) -> Mapping[str, Inside]:
+        """What the headers of images say that libvirt can look into."""
+        wanted = tuple(images)
+        async with self._call("inside", changing=False, images=" ".join(image.key for image in wanted)):
+            found = (self._host.storage.inside(image) for image in wanted)
+            return {image.key: one for image, one in zip(wanted, found, strict=True) if one is not None}
+
     async def examine(self, uuid: str, source: Source, *, way_in: int | None) -> Examined:
         """What an image is, and what it says of the one below it."""
         async with self._call("examine", changing=False, uuid=uuid, source=source.key):
@@ -394,6 +402,12 @@ def _require_lock(holder: str) -> None:
         )
 
 
+def _physical(node: Node) -> int:
+    """What an image takes of its storage: of a device all of it."""
+    on_device = node.source.type == "block"
+    return (node.image.room or 2 * node.image.capacity) if on_device else node.allocation
+
+
 def _stats(machine: Machine, gate: Gate) -> tuple[LayerStats, ...]:
     """Measured sizes of every layer that libvirt knows of; none where the real driver does not ask for them:
     while a pull runs, which could kill QEMU (measured, 7.2), and of chains that are too long for libvirt."""
@@ -402,7 +416,7 @@ def _stats(machine: Machine, gate: Gate) -> tuple[LayerStats, ...]:
     if any(len(disk.nodes) > gate.deepest_measured for disk in machine.process.disks.values()):
         return ()
     return tuple(
-        LayerStats(disk.target, node.index, node.allocation, node.image.capacity, node.allocation)
+        LayerStats(disk.target, node.index, node.allocation, node.image.capacity, _physical(node))
         for disk in machine.process.disks.values()
         for node in disk.nodes
     )

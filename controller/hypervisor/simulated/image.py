@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from controller.chain.prepared import Examined
+from controller.chain.qcow2 import Inside
 from controller.chain.source import Host, Source
 from controller.hypervisor.driver import Removal
 from controller.hypervisor.errors import (
@@ -65,6 +66,10 @@ class Image:
     capacity: int
     clusters: Content = field(default_factory=dict)
     backing: Backing | None = None
+    version: int = 3
+    """Of qcow2; 2 holds no bitmaps."""
+    room: int = 0
+    """Bytes of the block device that it is on; 0 for more than enough."""
 
     @property
     def key(self) -> str:
@@ -200,6 +205,15 @@ class Storage:
             raise NotExaminable("it is no qcow2 image")
         words, form = (image.backing.name, image.backing.format) if image.backing else ("", "")
         return Examined(image.capacity, words, form, empty=not image.clusters)
+
+    def inside(self, source: Source) -> Inside | None:
+        """What the header says, where libvirt can look: on a device also what is in use."""
+        image = self.images.get(source.key)
+        if image is None or image.format != "qcow2":
+            return None
+        if source.type == "block":
+            return Inside(image.version, CLUSTER_BYTES, image.allocation)
+        return Inside(image.version) if self.accessible(source) else None
 
     def referrers(self, source: Source) -> tuple[str, ...]:
         """Names of the images in the same place whose header points at ``source``. Raises NotListable."""
