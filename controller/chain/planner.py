@@ -141,11 +141,10 @@ class _DiskPlanner:
     def _record(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
         """The record as it should read, what somebody else did to the chain included."""
         at, target = self.circumstances, facts.target
-        kept = upkeep(self.record, self.wants, chain, now=timestamp(at.now))
-        kept = adopted(kept, self.wants, facts)
         witnessed, adopt = at.witnessed.get(target, frozenset()), target in at.adopts_drift
-        live = facts.live is not None
-        now = timestamp(at.now)
+        live, now = facts.live is not None, timestamp(at.now)
+        kept = upkeep(self.record, self.wants, chain, now=now, merged=live and bool(witnessed))
+        kept = adopted(kept, self.wants, facts)
         seen = noted(kept, chain, now=now, adopt=adopt, witnessed=witnessed, running=live)
         due = at.judged_at.get(target, at.now)
         if seen != kept and due > at.now and is_early(kept, chain, witnessed):

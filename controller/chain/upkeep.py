@@ -9,21 +9,38 @@ from controller.chain.desired import Memory, Want
 from controller.chain.disk import Boundary, ChainEnd, Disk, Layer
 from controller.chain.journal import DiskJournal, Owner, Point, Removal
 from controller.chain.naming import is_named_for
+from controller.chain.outcome import NOT_OURS
 from controller.chain.source import Source
 from controller.chain.source_uri import NotAnImage
 
-TAKEN_OUT = "somebody else took it out of the chain and may want it, so varve leaves it where it is"
-"""Why an image of ours that left the chain without us stays."""
+TAKEN_OUT = "somebody else merged it away and may want it, so varve leaves it where it is"
+"""Why an image of ours stays that a job of somebody else took out: what it held is in the chain."""
 
+SET_ASIDE = (
+    "it left the chain and nobody saw how, so it may be the only image with what the guest wrote; look into "
+    "it, and remove it by hand when it is not needed"
+)
+"""Why one stays that is missing after a start from another definition, or while no controller looked."""
+
+_OTHERS_DID = frozenset({TAKEN_OUT, SET_ASIDE})
 _MOST_TAKEN_OUT = 32
-"""Such images that the record of a disk keeps, the newest: it must not grow for ever."""
+"""Images of these kinds that the record of a disk keeps, the newest: it must not grow for ever."""
 
 
-def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk, *, now: str = "") -> DiskJournal:
+def is_leftover(removal: Removal) -> bool:
+    """An image that varve made and that is not needed: what it held is in another one, and it could not be
+    removed, or somebody else has merged it away."""
+    return bool(removal.left) and not removal.attempted and removal.left != NOT_OURS
+
+
+def upkeep(
+    record: DiskJournal, wants: Iterable[Want], chain: Disk, *, now: str = "", merged: bool = False
+) -> DiskJournal:
     """The record as it should read, given who is there and what the chain shows.
 
     Equal to ``record`` when there is nothing to change. An owner that is neither there nor being deleted
-    keeps its share: only a deletion that was seen merges. ``now``: RFC 3339, UTC, for what is found gone.
+    keeps its share: only a deletion that was seen merges. ``now``: RFC 3339, UTC, for what is found gone;
+    ``merged``: a job of somebody else was seen, so that is where it went.
     """
     known = {(want.owner.namespace, want.owner.name): want for want in wants}
     points = [_rebound(point, known) for point in record.points]
@@ -31,7 +48,7 @@ def upkeep(record: DiskJournal, wants: Iterable[Want], chain: Disk, *, now: str 
     points = [point for point in points if _still_matters(point, known, chain)]
     attempts = tuple(one for one in record.attempts if not _leaves(one.uid, known.values()))
     edited = _recognised(replace(record, points=tuple(points), attempts=attempts), known.values(), chain)
-    return _without_strangers(_with_strays(edited, chain), chain, now)
+    return _without_strangers(_with_strays(edited, chain), chain, now, merged=merged)
 
 
 def _want_of(owner: Owner, known: dict[tuple[str, str], Want]) -> Want | None:
@@ -145,22 +162,23 @@ def _with_strays(record: DiskJournal, chain: Disk) -> DiskJournal:
     return replace(
         record,
         points=(*record.points, *points),
-        images=record.images | {r.layer.key for r in back if r in stray or r.left == TAKEN_OUT},
+        images=record.images | {r.layer.key for r in back if r in stray or r.left in _OTHERS_DID},
         removals=tuple(removal for removal in record.removals if removal not in back),
     )
 
 
-def _without_strangers(record: DiskJournal, chain: Disk, now: str) -> DiskJournal:
+def _without_strangers(record: DiskJournal, chain: Disk, now: str, *, merged: bool) -> DiskJournal:
     """Images that somebody else took out of the chain: whether they can go is not ours to say. Those that
-    varve made stay known, as leftovers of this disk; what was lent goes back to whoever lent it."""
+    varve made stay known; what was lent goes back to whoever lent it."""
     if chain.end is ChainEnd.UNKNOWN:
         return record
     present = frozenset(chain.keys)
     listed = {removal.layer.key for removal in record.removals}
     gone = (_image_of(key) for key in sorted(record.images - present - listed))
-    left = [Removal(layer, left=TAKEN_OUT, since=now) for layer in gone if layer is not None]
+    why = TAKEN_OUT if merged else SET_ASIDE
+    left = [Removal(image, left=why, since=now, attempted=not merged) for image in gone if image is not None]
     removals = (*record.removals, *left)
-    taken_out = [removal for removal in removals if removal.left == TAKEN_OUT]
+    taken_out = [removal for removal in removals if removal.left in _OTHERS_DID]
     forgotten = taken_out[: max(0, len(taken_out) - _MOST_TAKEN_OUT)]
     return replace(
         record,

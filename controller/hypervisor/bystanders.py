@@ -2,9 +2,10 @@
 uses them.
 
 A header alone does not say whether its image is in use: a machine that is shut off, or defined nowhere just
-now, may start from it. Two kinds are known to be nobody's: leftovers of this very disk (the journal has
-them), and what people list in ``spec.notInUse`` of the VolumeChain. Both count as users again as soon as a
-definition names them, or another image stands on them that is not known to be unused.
+now, may start from it. Two kinds are known to be nobody's: leftovers of this very disk (the journal has them,
+and what they held is in other images), and what people list in ``spec.notInUse`` of the VolumeChain. Both
+count as users again as soon as a definition names them, or another image stands on them that is not known to
+be unused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 
 from controller.chain.observation import Observation
 from controller.chain.source import Source
+from controller.chain.upkeep import is_leftover
 from controller.hypervisor.driver import Driver
 
 _MOST_NAMED = 8
@@ -32,7 +34,7 @@ class Referrers:
     users: Mapping[str, str]
     """With what is known of who uses them, or nothing."""
     leftovers: tuple[str, ...] = ()
-    """Images of this domain's disks that somebody else took out of their chains. Nobody uses them."""
+    """Images of ours that left the chains of this domain's disks. Nobody uses them."""
 
     @property
     def named(self) -> str:
@@ -131,7 +133,8 @@ class Bystanders:
     @property
     def _leftovers(self) -> frozenset[str]:
         records = self.observation.journal.disks
-        return frozenset(one.layer.source.footprint for disk in records for one in disk.removals if one.left)
+        removals = (removal for record in records for removal in record.removals if is_leftover(removal))
+        return frozenset(removal.layer.source.footprint for removal in removals)
 
     @property
     def _own(self) -> frozenset[str]:

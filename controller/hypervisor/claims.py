@@ -15,6 +15,7 @@ from controller.chain.observation import Observation
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.chain.source_uri import NotAnImage
+from controller.chain.upkeep import is_leftover
 
 _PLAIN = re.compile(r"[A-Za-z0-9._-]+")
 """Characters that neither XML nor a URI writes in another way."""
@@ -69,7 +70,8 @@ def network_images(observation: Observation) -> tuple[Source, ...]:
 def unused_images(observation: Observation, target: str) -> tuple[Source, ...]:
     """Images beside this disk's chain that are taken for nobody's: leftovers of the disk itself, and what
     people say is not in use. Whether that is true the definitions tell."""
-    left = [removal.layer.source for removal in observation.journal.disk(target).removals if removal.left]
+    removals = observation.journal.disk(target).removals
+    left = [removal.layer.source for removal in removals if is_leftover(removal)]
     for text in observation.not_in_use.get(target, ()):
         with contextlib.suppress(NotAnImage):  # then it is nobody's name
             left.append(Source.from_uri(text))

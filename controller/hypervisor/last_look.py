@@ -154,8 +154,8 @@ class LastLook:
             raise Refused(f"{source.uri} is the backing image of {found.named}; {WAYS_OUT}")
         if found.leftovers:
             raise NotRemovable(
-                f"it is the backing image of {', '.join(found.leftovers)}, which somebody else took out of "
-                f"the chain and may want"
+                f"it is the backing image of {', '.join(found.leftovers)}, which left the chain before it "
+                f"and stays"
             )
 
 

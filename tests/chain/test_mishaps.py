@@ -11,12 +11,12 @@ from controller.chain.desired import Direction, Memory, Policy
 from controller.chain.disk import ChainEnd, Mirror
 from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal, OperationKind, Owner, Removal
-from controller.chain.observation import Size
+from controller.chain.observation import JobKind, Size
 from controller.chain.plan import State
 from controller.chain.planner import plan
 from controller.chain.source import Source
 from controller.chain.steps import Record, RecordWhy, StartMerge
-from controller.chain.upkeep import TAKEN_OUT, upkeep
+from controller.chain.upkeep import SET_ASIDE, TAKEN_OUT, is_leftover, upkeep
 from tests.chain import builders as b
 from tests.chain.loop import Loop
 from tests.chain.model import Fault
@@ -191,8 +191,24 @@ def test_images_that_somebody_else_took_out_are_listed_and_not_removed() -> None
     record = loop.machine.record
     assert (record.points, record.images) == ((), frozenset())
     [left] = record.removals
-    assert (left.layer.key, left.left, left.owners) == (overlay, TAKEN_OUT, ())
+    assert (left.layer.key, left.left, left.owners) == (overlay, SET_ASIDE, ())
     assert left.since
+    assert not is_leftover(left), "nobody saw where it went: it may hold what the guest wrote"
+
+
+def test_one_that_a_job_merged_away_is_a_leftover() -> None:
+    """B3: what it held is in the chain."""
+    record = b.record(b.point("o", b.owner("a")), images=["o", "x"])
+    chain = b.disk("o", "base")
+    found = plan(
+        b.observation(b.facts(chain), records=[record]),
+        [b.want("a")],
+        replace(NOON, witnessed={b.TARGET: frozenset({JobKind.COMMIT})}),
+    )
+    (step,) = found.steps
+    assert isinstance(step, Record)
+    [left] = step.record.removals
+    assert (left.layer.key, left.left, is_leftover(left)) == (b.key("x"), TAKEN_OUT, True)
 
 
 @given(SOURCES)

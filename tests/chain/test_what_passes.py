@@ -122,6 +122,7 @@ PASSING: dict[Why, list[Callable[[Moment], Moment]]] = {
     Why.DOMAIN_PAUSED: [lambda m: m.seen(paused_by_io_error=True)],
     Why.MIGRATING: [lambda m: m.seen(domain_job="migration-out")],
     Why.HYPERVISOR_UNREACHABLE: [lambda m: m.seen(unasked=("kvm-2",))],
+    Why.USERS_UNKNOWN: [lambda m: m.seen(unread=("web-9",))],
     Why.FOREIGN_BLOCK_JOB: [lambda m: m.disk(job=Job(JobKind.COPY, 1, 2))],
     Why.STORAGE_UNREACHABLE: [lambda m: m.under(holds=hold(Why.STORAGE_UNREACHABLE))],
     Why.QUEUED: [

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 
 from controller.chain.source import Source
-from controller.chain.upkeep import TAKEN_OUT
+from controller.chain.upkeep import SET_ASIDE, TAKEN_OUT
 from controller.hypervisor.simulated import DiskDefinition, SimulatedHost
 from tests.reconcile.chain_scenes import NAME, commit_by_hand, look_again
 from tests.reconcile.scenes import content, journal, with_points
@@ -16,7 +16,9 @@ from tests.reconcile.world import World, base_image
 def left(host: SimulatedHost, uuid: str) -> list[str]:
     """The leaves of the images that the journal lists as taken out by others."""
     record = journal(host, uuid).disk("vda")
-    return [removal.layer.source.leaf for removal in record.removals if removal.left == TAKEN_OUT]
+    return [
+        removal.layer.source.leaf for removal in record.removals if removal.left in (TAKEN_OUT, SET_ASIDE)
+    ]
 
 
 async def with_a_leftover(world: World) -> tuple[SimulatedHost, str, Source]:
@@ -82,6 +84,24 @@ async def test_one_that_is_put_back_is_ours_again(world: World) -> None:
     await look_again(world)
     assert not left(host, uuid)
     assert overlay.key in journal(host, uuid).disk("vda").images
+
+
+async def test_one_that_left_unseen_is_a_user_until_somebody_says_otherwise(world: World) -> None:
+    """The machine was started from another definition: what the guest wrote may be in that image alone."""
+    host, uuid = await with_points(world, "a", merge={"direction": "Commit"})
+    world.policy_of_chain(NAME, onDrift="Adopt")
+    overlay = host.machine(uuid).live_disk("vda").nodes[0].image.source
+    host.shutdown(uuid)
+    host.define("web-1", [DiskDefinition.of("vda", base_image("web-1"))], uuid)
+    host.start(uuid)
+    await look_again(world)
+    world.snapshot("b")
+    await world.ready("b")
+    world.delete("b")
+    await world.says("b", "ImageProtected", overlay.uri, "spec.notInUse", stalled=True)
+    world.edit_chain(NAME, notInUse=[overlay.uri])
+    await world.gone("b")
+    assert overlay.key in host.storage.images
 
 
 async def test_the_record_of_leftovers_is_bounded(world: World) -> None:
