@@ -72,6 +72,16 @@ class Layout:
         """Where libvirt keeps the PID of a domain's QEMU."""
         return self.directory / "run" / "qemu" / f"{domain}.pid"
 
+    @property
+    def status(self) -> Path:
+        """Where libvirt notes the state of each running domain, in NAME.xml."""
+        return self.directory / "run" / "qemu"
+
+    @property
+    def definitions(self) -> Path:
+        """Where libvirt keeps the definition of each domain, in NAME.xml."""
+        return self.directory / "etc" / "qemu"
+
     def qemu_log(self, domain: str) -> Path:
         """What a domain's QEMU writes."""
         return self.directory / "log" / "qemu" / f"{domain}.log"

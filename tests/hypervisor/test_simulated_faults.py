@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 
@@ -12,8 +13,8 @@ from controller.chain.observation import JobKind
 from controller.chain.parse import JOURNAL_NAMESPACE, parse_domain
 from controller.chain.source import Source
 from controller.hypervisor.driver import Disconnected, Driver, Event, JobChanged, JobStatus
-from controller.hypervisor.errors import Busy, NoSpace, OutcomeUnknown, Unreachable
-from controller.hypervisor.simulated import Killed, Side, SimulatedHost
+from controller.hypervisor.errors import Busy, NoSpace, OperationFailed, OutcomeUnknown, Unreachable
+from controller.hypervisor.simulated import Killed, Moment, Side, SimulatedHost
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
 BASE = Source.file("/images/base.qcow2")
@@ -164,3 +165,90 @@ async def test_refused_place() -> None:
         await take(host.by_hand(), uuid)
     assert host.machine(uuid).live_disk("vda").nodes[0].key == BASE.key
     assert OVERLAY.key not in host.storage.images
+
+
+TAKEN = [OVERLAY.key, BASE.key]
+
+
+@pytest.mark.parametrize(
+    ("moment", "qemu", "live", "stored"),
+    [
+        (Moment.BEFORE, TAKEN[1:], TAKEN[1:], TAKEN[1:]),
+        (Moment.STARTED, TAKEN[1:], TAKEN[1:], TAKEN[1:]),
+        (Moment.UNNOTED, TAKEN, TAKEN[1:], TAKEN[1:]),
+        (Moment.LIVE, TAKEN, TAKEN, TAKEN[1:]),
+        (Moment.AFTER, TAKEN, TAKEN, TAKEN),
+    ],
+)
+async def test_libvirtd_dies_in_a_take(
+    moment: Moment, qemu: list[str], live: list[str], stored: list[str]
+) -> None:
+    """A2: what QEMU has, and what libvirt believes when it is back."""
+    host = SimulatedHost()
+    uuid = host.add_domain("web-1", {"vda": BASE})
+    heard: list[Event] = []
+    driver = await host.connect(heard.append)
+    host.libvirtd_dies(2, moment)
+    with pytest.raises(OutcomeUnknown):
+        await take(driver, uuid)
+    with pytest.raises(Unreachable):
+        await driver.domains()
+    with pytest.raises(Unreachable):
+        await host.connect(ignore)
+    host.start_libvirtd()
+    assert host.faults.deaths == [moment]
+    assert any(isinstance(event, Disconnected) for event in heard)
+    disk, definition = host.machine(uuid).live_disk("vda"), host.machine(uuid).definition
+    assert definition is not None
+    assert [node.key for node in disk.nodes] == qemu
+    assert [node.key for node in disk.listed] == live
+    assert list(definition["vda"].keys) == stored
+    assert host.is_split(uuid) == (qemu != live)
+    assert host.open_images() == {BASE.key} | ({OVERLAY.key} if moment is not Moment.BEFORE else set())
+    reading = await host.by_hand().read(uuid)
+    assert JOURNAL_NAMESPACE in (reading.live_xml or ""), "what was noted before is there"
+
+
+async def test_libvirtd_dies_at_the_end_of_a_commit_and_is_back_by_itself() -> None:
+    host = SimulatedHost()
+    host.revives_after = 0.01
+    uuid = host.add_domain("web-1", {"vda": BASE})
+    top = Source.file("/images/top.qcow2")
+    await take(host.by_hand(), uuid)
+    definition = parse_domain((await host.by_hand().read(uuid)).live_xml or "")
+    await host.by_hand().create_snapshot(uuid, snapshot_xml(definition, {"vda": Layer(top, "qcow2")}))
+    host.libvirtd_dies_at_an_end(1, Moment.UNNOTED)
+    heard: list[Event] = []
+    driver = await host.connect(heard.append)
+    await driver.commit(uuid, "vda", base="vda[1]", top="vda[2]", relative=False, bandwidth=0)
+    host.finish_jobs()
+    assert not host.libvirtd_runs
+    disk = host.machine(uuid).live_disk("vda")
+    assert [node.key for node in disk.listed] == [top.key, OVERLAY.key, BASE.key]
+    assert [node.key for node in disk.nodes] == [top.key, BASE.key]
+    assert OVERLAY.key in host.open_images(), "nobody has told QEMU to close it"
+    assert not any(isinstance(event, JobChanged) for event in heard)
+    await asyncio.sleep(0.05)
+    assert host.libvirtd_runs
+    await host.connect(ignore)
+
+
+async def test_a_machine_that_libvirt_has_lost_goes_on_and_writes() -> None:
+    host = SimulatedHost()
+    uuid = host.add_domain("web-1", {"vda": BASE})
+    await take(host.by_hand(), uuid)
+    driver = await host.connect(ignore)
+    await driver.commit(uuid, "vda", base="vda[1]", top=None, relative=False, bandwidth=0)
+    host.finish_jobs()
+    host.libvirtd_dies(1, Moment.CLEANED)
+    with pytest.raises(OutcomeUnknown):
+        await driver.pivot(uuid, "vda")
+    host.start_libvirtd()
+    assert (await host.by_hand().read(uuid)).live_xml is None
+    host.guest_write(uuid, "vda", 1, 1)
+    assert host.visible(uuid, "vda") == {1: 1}
+    assert host.open_images() == {BASE.key}
+    with pytest.raises(OperationFailed, match="lock"):
+        host.start(uuid)
+    host.end_lost(uuid)
+    host.start(uuid)

@@ -5,7 +5,7 @@ the same scenarios against this package and against real libvirt; a difference i
 """
 
 from controller.hypervisor.simulated.driver import SimulatedDriver
-from controller.hypervisor.simulated.faults import Call, Faults, Killed, Side
+from controller.hypervisor.simulated.faults import Call, Faults, Killed, Moment, Side
 from controller.hypervisor.simulated.host import SimulatedHost
 from controller.hypervisor.simulated.image import (
     CLUSTER_BYTES,
@@ -29,6 +29,7 @@ __all__ = [
     "Killed",
     "Link",
     "Machine",
+    "Moment",
     "Side",
     "SimulatedDriver",
     "SimulatedHost",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from controller.hypervisor.errors import (
@@ -11,11 +12,14 @@ from controller.hypervisor.errors import (
     NotFound,
     NotReady,
     OperationFailed,
+    OutOfStep,
 )
 from controller.hypervisor.simulated.image import Storage
 from controller.hypervisor.simulated.job import ActiveCommit, Commit, Copy, Job, Pull
-from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine
+from controller.hypervisor.simulated.location import same
+from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine, Node
 
+_REFUSED = "internal error: unable to execute QEMU command 'block-commit': "
 _INDEXED = re.compile(r"(?P<target>[^\[\]]+)\[(?P<index>\d+)\]")
 
 
@@ -36,6 +40,7 @@ def start_commit(
     disk = idle(machine, target)
     upper = 0 if top is None else _position(disk, top)
     lower = _position(disk, base)
+    listed = disk.listed
     if lower <= upper:
         raise NotFound(_absent(disk, base), code=8)
     if top is not None and upper == 0:
@@ -44,15 +49,18 @@ def start_commit(
         )
     if relative and upper > 0:
         _require_relative(storage, disk, upper - 1, lower)
-    if disk.nodes[lower].source.protocol in {"http", "https"}:
+    _require_in_qemu(disk, listed[upper], listed[lower])
+    if listed[lower].source.protocol in {"http", "https"}:
         raise OperationFailed(
             "unable to execute QEMU command 'block-commit': Block node is read-only", code=1
         )
     if upper == 0:
         disk.flush()
-        disk.job = ActiveCommit(disk, lower, bandwidth=bandwidth)
+        disk.job = ActiveCommit(disk, disk.nodes.index(listed[lower]), bandwidth=bandwidth)
     else:
-        disk.job = Commit(disk, upper, lower, relative=relative, bandwidth=bandwidth)
+        top_node, base_node = disk.nodes.index(listed[upper]), disk.nodes.index(listed[lower])
+        disk.job = Commit(disk, top_node, base_node, relative=relative, bandwidth=bandwidth)
+    disk.job.leaving = listed[upper:lower]
     return disk.job
 
 
@@ -70,8 +78,31 @@ def start_pull(
         raise NotFound(_absent(disk, str(base)), code=8)
     if relative and lower is not None:
         _require_relative(storage, disk, 0, lower)
-    disk.job = Pull(disk, lower, relative=relative, bandwidth=bandwidth)
+    listed = disk.listed
+    base_node = None if lower is None else listed[lower]
+    _require_nodes(disk, () if base_node is None else (base_node,))
+    position = None if base_node is None else disk.nodes.index(base_node)
+    disk.job = Pull(disk, disk.nodes.index(listed[0]), position, relative=relative, bandwidth=bandwidth)
+    disk.job.leaving = listed[1:lower]
     return disk.job
+
+
+def _require_in_qemu(disk: LiveDisk, *named: Node) -> None:
+    """QEMU refuses a commit by a graph that it does not have: libvirt had missed what it did (measured). A
+    pull below a top that libvirt does not know of works."""
+    if disk.listed[0] is not disk.nodes[0]:
+        raise OutOfStep(f"{_REFUSED}Need a root block node", code=1)
+    _require_nodes(disk, named)
+
+
+def _require_nodes(disk: LiveDisk, named: Iterable[Node]) -> None:
+    for node in named:
+        if node in disk.nodes:
+            continue
+        name = f"libvirt-{node.index}-format"
+        if node in disk.loose:
+            raise OutOfStep(f"{_REFUSED}'{name}' is not in this backing file chain", code=1)
+        raise OutOfStep(f"{_REFUSED}Cannot find device='' nor node-name='{name}'", code=1)
 
 
 def require_mirror_ready(disk: LiveDisk) -> Job:
@@ -100,25 +131,32 @@ def record(machine: Machine, before: DiskDefinition, disk: LiveDisk, job: Job) -
     if definition is None or disk.target not in definition:
         return
     defined = definition[disk.target]
-    if defined.keys[:1] != before.keys[:1]:
-        return  # another disk under this target from the next start on
-    kept = {node.key for node in disk.nodes}
+    if not _same(before, defined, 1):
+        return  # another disk under this target from the next start on, as far as libvirt knows
+    kept = {node.source.key for node in disk.listed}
     bottom = _bottom(job)
     depth = len(before.keys) if bottom is None else before.keys.index(bottom) + 1
     terminated = defined.terminated
-    if defined.keys[:depth] == before.keys[:depth]:
+    if _same(before, defined, depth):
         chain = tuple(link for link in defined.chain if link.source.key in kept)
         terminated = terminated or (disk.terminated and not before.terminated)
     else:
-        chain = (Link(disk.active.source, disk.active.format),)
+        chain = (Link(disk.listed[0].source, disk.listed[0].format),)
     definition[disk.target] = replace(defined, chain=chain, terminated=terminated)
+
+
+def _same(running: DiskDefinition, stored: DiskDefinition, depth: int) -> bool:
+    """Whether libvirt takes the first so many layers for the same."""
+    pairs = zip(running.chain[:depth], stored.chain[:depth], strict=False)
+    long_enough = len(stored.chain) >= min(depth, len(running.chain))
+    return long_enough and all(same(one.source, other.source) for one, other in pairs)
 
 
 def _bottom(job: Job) -> str | None:
     if isinstance(job, Commit):
-        return job.base.key
+        return job.base.source.key
     if isinstance(job, Pull) and job.base is not None:
-        return job.base.key
+        return job.base.source.key
     return None
 
 
@@ -133,8 +171,8 @@ def idle(machine: Machine, target: str) -> LiveDisk:
 
 def require_no_job(disk: LiveDisk) -> None:
     """Raises Busy: code 83 beside a job with a mirror, 84 beside any other (measured)."""
-    if disk.job is not None:
-        mirrored = disk.job.mirrored is not None
+    if disk.job is not None or disk.left_mirror is not None:
+        mirrored = disk.job is None or (disk.job.mirrored is not None and disk.job.noted)
         message = f"disk '{disk.target}' already in active block job"
         raise Busy(
             f"block copy still active: {message}" if mirrored else message, code=83 if mirrored else 84
@@ -155,7 +193,7 @@ def _position(disk: LiveDisk, name: str) -> int:
     """Resolve ``vda[3]``. Only the index form works on every kind of disk (measured)."""
     indexed = _INDEXED.fullmatch(name)
     if indexed is not None and indexed["target"] == disk.target:
-        for position, node in enumerate(disk.nodes):
+        for position, node in enumerate(disk.listed):
             if node.index == int(indexed["index"]):
                 return position
     raise NotFound(_absent(disk, name), code=8)
@@ -163,7 +201,7 @@ def _position(disk: LiveDisk, name: str) -> int:
 
 def _require_relative(storage: Storage, disk: LiveDisk, upper: int, lower: int) -> None:
     """Every header from ``upper`` down to the one that names ``lower`` must be relative and readable."""
-    for node in disk.nodes[upper:lower]:
+    for node in disk.listed[upper:lower]:
         backing = node.image.backing
         if backing is None or not backing.relative or not storage.accessible(node.source):
             raise CannotKeepRelative(

@@ -122,10 +122,33 @@ class Domains(Libvirtd):
         machine = self.machine(uuid)
         if machine.process is not None:
             raise OperationFailed("domain is already running", code=55)
+        self._require_locks(machine)
         self._processes += 1
         machine.process = boot(machine.definition or {}, self.storage, self._processes)
         machine.live_metadata = dict(machine.config_metadata)
         self.tell(machine, LifecycleKind.STARTED)
+
+    def _require_locks(self, machine: Machine) -> None:
+        """A file that the process has open which libvirt has lost cannot be opened a second time; on storage
+        without locks it can, and then two write to it."""
+        if machine.lost is None:
+            return
+        held = {node.key for disk in machine.lost.disks.values() for node in disk.nodes}
+        for definition in (machine.definition or {}).values():
+            for link in definition.chain:
+                if link.source.key in held and link.source.type in {"file", "block"}:
+                    raise OperationFailed(
+                        "internal error: process exited while connecting to monitor: Failed to get shared "
+                        f'"write" lock: Is another process using the image [{link.source.path}]?',
+                        code=1,
+                    )
+
+    def end_lost(self, uuid: str) -> None:
+        """The guest of a process that libvirt has lost switches itself off."""
+        machine = self.machine(uuid)
+        for disk in machine.lost.disks.values() if machine.lost is not None else ():
+            disk.flush()
+        machine.lost = None
 
     def shutdown(self, uuid: str) -> None:
         """End QEMU in good order: it writes its caches. A running job ends without an event (measured)."""

@@ -22,6 +22,26 @@ class Side(StrEnum):
     AFTER = "after"
 
 
+class Moment(StrEnum):
+    """How far libvirtd had come with a call, or with the end of a job, when it was killed."""
+
+    BEFORE = "before"
+    """Nothing was done."""
+    STARTED = "prepared in QEMU"
+    """A take: its overlay is made and open in QEMU, and no disk uses it. For the rest there is no such
+    moment."""
+    UNNOTED = "in QEMU, not noted"
+    """QEMU has done it, and libvirt has noted nothing of it."""
+    CANCELED = "in QEMU, noted that it is canceled"
+    """An abort of an active commit: libvirt has noted that, and not yet that the job has ended."""
+    CLEANED = "cleaned up in QEMU, not noted"
+    """The same for the end of a merge, and QEMU has closed what left the chain."""
+    LIVE = "noted live, not stored"
+    """The state of the running machine is noted, the stored definition is as it was."""
+    AFTER = "after"
+    """All is noted; only the answer was not given."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call on a driver. ``number`` counts the changing calls from 1; 0 for a call that only reads."""
@@ -45,10 +65,12 @@ class _Fault:
     """Matching calls until it strikes."""
     side: Side
     error: Exception | None
-    """None kills."""
+    """None kills the controller."""
     on: str | None
     lasting: bool
     """It strikes every call from then on, until it is mended."""
+    moment: Moment | None = None
+    """libvirtd is what dies, when it has come so far."""
 
     def matches(self, call: Call) -> bool:
         return call.changing if self.on is None else call.name == self.on
@@ -61,6 +83,8 @@ class Faults:
     calls: list[Call] = field(default_factory=list)
     struck: list[Call] = field(default_factory=list)
     """Calls at which a fault happened, oldest first."""
+    deaths: list[Moment] = field(default_factory=list)
+    """Moments at which libvirtd was killed by a fault, oldest first."""
     _numbered: int = 0
     _waiting: list[_Fault] = field(default_factory=list)
 
@@ -89,6 +113,11 @@ class Faults:
             raise ValueError(f"calls are counted from 1, got {n}")
         self._waiting.append(_Fault(n, side, error, on, lasting))
 
+    def add_death(self, n: int, moment: Moment, on: str | None = None) -> None:
+        """libvirtd dies at the ``n``-th call, counted as for :meth:`add`."""
+        side = Side.BEFORE if moment is Moment.BEFORE else Side.AFTER
+        self._waiting.append(_Fault(n, side, None, on, False, moment))
+
     def record(self, name: str, arguments: Mapping[str, object], *, changing: bool) -> Call:
         """Log a call that is about to be made."""
         if changing:
@@ -99,6 +128,13 @@ class Faults:
             if fault.matches(call) and (fault.remaining or not fault.lasting):
                 fault.remaining -= 1
         return call
+
+    def dies_in(self, call: Call) -> bool:
+        """Whether libvirtd dies in the middle of this call or at its end."""
+        return any(
+            fault.remaining == 0 and fault.moment and fault.side is Side.AFTER and fault.matches(call)
+            for fault in self._waiting
+        )
 
     def strike(self, call: Call, side: Side) -> _Fault | None:
         """The fault that is due at this side of ``call``; once, unless it lasts."""

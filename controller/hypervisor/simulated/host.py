@@ -19,9 +19,11 @@ from controller.hypervisor.errors import Unreachable
 from controller.hypervisor.simulated import blockjobs
 from controller.hypervisor.simulated.domains import Domains
 from controller.hypervisor.simulated.driver import SimulatedDriver
+from controller.hypervisor.simulated.faults import Moment
 from controller.hypervisor.simulated.image import Content, Image, Storage, compose
 from controller.hypervisor.simulated.job import ActiveCommit, Copy, Job
 from controller.hypervisor.simulated.machine import DiskDefinition, LiveDisk, Machine, Process
+from controller.hypervisor.simulated.notes import Notes
 from controller.hypervisor.timing import DEFAULT_TIMING
 
 _Finished = tuple[Machine, Process, DiskDefinition, LiveDisk, Job]
@@ -58,6 +60,10 @@ class SimulatedHost(Domains):
         self.free: dict[str, int] = {}
         """Free bytes by :attr:`Source.home`; what is missing cannot be told."""
         self._unrecorded: list[_Finished] = []
+        self._ends_until_death = 0
+        self._death_at_end = Moment.AFTER
+        self.ends = 0
+        """Commits below and pulls that have ended well until now."""
 
     @property
     def gate(self) -> Gate:
@@ -98,6 +104,28 @@ class SimulatedHost(Domains):
         """Stop and start it at once."""
         self.stop_libvirtd()
         self.start_libvirtd()
+
+    def notes(self) -> Notes:
+        """What libvirtd has noted now."""
+        return Notes(self.machines.values())
+
+    def die(self, moment: Moment, noted: Notes | None) -> None:
+        """libvirtd is killed when it has come so far with what was done since ``noted``."""
+        self.faults.deaths.append(moment)
+        if noted is not None:
+            noted.fall_back(moment)
+        self.stop_libvirtd()
+        if self.revives_after is not None:
+            asyncio.get_running_loop().call_later(self.revives_after, self._revive)
+
+    def _revive(self) -> None:
+        if not self.libvirtd_runs:
+            self.start_libvirtd()
+
+    def libvirtd_dies_at_an_end(self, n: int, moment: Moment) -> None:
+        """libvirtd is killed at the ``n``-th end of a commit below or a pull from now, when it has come so
+        far with noting it."""
+        self._ends_until_death, self._death_at_end = n, moment
 
     # Jobs ---------------------------------------------------------------------------------------------
 
@@ -142,9 +170,21 @@ class SimulatedHost(Domains):
 
     def end_job(self, machine: Machine, disk: LiveDisk, job: Job, status: JobStatus) -> None:
         """End a job: COMPLETED changes the chain, everything else leaves it as it was."""
-        before = disk.as_defined()
+        if status is not JobStatus.COMPLETED or isinstance(job, ActiveCommit | Copy):
+            self._ended(machine, disk, job, status)
+            return
+        self.ends += 1
+        self._ends_until_death -= 1
+        noted = self.notes() if self._ends_until_death == 0 and self.libvirtd_runs else None
+        self._ended(machine, disk, job, status)
+        if noted is not None:
+            self.die(self._death_at_end, noted)
+
+    def _ended(self, machine: Machine, disk: LiveDisk, job: Job, status: JobStatus) -> None:
+        before, listed = disk.as_defined(), disk.listed
         if status is JobStatus.COMPLETED:
             job.complete()
+            disk.list_anew(node for node in listed if node not in job.leaving)
         disk.job = None
         if status is not JobStatus.COMPLETED or self.libvirtd_runs:
             if status is JobStatus.COMPLETED:
@@ -180,15 +220,32 @@ class SimulatedHost(Domains):
 
     def guest_write(self, uuid: str, target: str, cluster: int, value: int) -> None:
         """The guest writes one cluster."""
-        self.machine(uuid).live_disk(target).write(cluster, value)
+        self.machine(uuid).qemu.disks[target].write(cluster, value)
 
     def visible(self, uuid: str, target: str) -> Content:
         """What the guest reads now: every cluster that is not zero."""
-        return self.machine(uuid).live_disk(target).content()
+        return self.machine(uuid).qemu.disks[target].content()
+
+    def open_images(self) -> frozenset[str]:
+        """Keys of all images that a QEMU here has open, whatever libvirt knows."""
+        processes = [p for m in self.machines.values() for p in (m.process, m.lost) if p is not None]
+        disks = [disk for process in processes for disk in process.disks.values()]
+        images = [image for disk in disks for image in disk.hidden]
+        return frozenset(
+            [image.key for image in images] + [n.key for d in disks for n in (*d.nodes, *d.loose)]
+        )
+
+    def is_split(self, uuid: str) -> bool:
+        """Whether libvirt believes in another chain than QEMU has, or in no process at all."""
+        machine = self.machine(uuid)
+        if machine.lost is not None:
+            return True
+        disks = machine.process.disks.values() if machine.process is not None else ()
+        return any(disk.shown is not None or disk.left_mirror is not None for disk in disks)
 
     def point(self, uuid: str, target: str, source: Source | str) -> Content:
         """What reads through the layer of this source (or key) in the live chain: a kept point's content."""
-        disk = self.machine(uuid).live_disk(target)
+        disk = self.machine(uuid).qemu.disks[target]
         key = source if isinstance(source, str) else source.key
         positions = [i for i, node in enumerate(disk.nodes) if node.key == key]
         if positions:

@@ -115,6 +115,8 @@ class Storage:
     def __init__(self, drivers: Iterable[str] = ("dir", "gluster", "rbd")) -> None:
         self.images: dict[str, Image] = {}
         self.drivers = frozenset(drivers)
+        self.volumes: dict[str, Source] = {}
+        """The images that ``type='volume'`` sources stand for, by the key of the source."""
         self.held: set[str] = set()
         """Identities of images that a client has open, or that have RBD snapshots: they cannot be removed."""
         self.unlistable: dict[str, Exception] = {}
@@ -168,8 +170,9 @@ class Storage:
 
     def open(self, key: str) -> Image:
         """The image, or :class:`ImageMissing`."""
+        volume = self.volumes.get(key)
         try:
-            return self.images[key]
+            return self.images[key if volume is None else volume.key]
         except KeyError:
             raise ImageMissing(key) from None
 

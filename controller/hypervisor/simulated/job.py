@@ -36,6 +36,10 @@ class Job(ABC):
         self.bandwidth = bandwidth
         self.copied = 0
         self.ready = False
+        self.noted = True
+        """False: libvirtd died before it noted more than that the job is to begin. It shows no mirror."""
+        self.leaving: tuple[Node, ...] = ()
+        """The layers that libvirt lists no more when the job has ended well."""
 
     def advance(self, clusters: int | None) -> bool:
         """Copy up to ``clusters`` more (None: all). True when nothing is left to copy."""
@@ -138,20 +142,22 @@ class ActiveCommit(Commit):
 
 
 class Pull(Job):
-    """Copy what lies between the active layer and ``base`` (a position; None: everything) up."""
+    """Copy what lies between ``top`` and ``base`` (positions; None: everything) up. ``top`` is the active
+    layer, as libvirt believes."""
 
     kind = JobKind.PULL
 
-    def __init__(self, disk: LiveDisk, base: int | None, *, relative: bool, bandwidth: int) -> None:
-        self.lower = disk.nodes[1:base]
+    def __init__(self, disk: LiveDisk, top: int, base: int | None, *, relative: bool, bandwidth: int) -> None:
+        self.top = disk.nodes[top]
+        self.lower = disk.nodes[top + 1 : base]
         self.base = None if base is None else disk.nodes[base]
         self.hidden = disk.hidden if base is None else []
         self.relative = relative
         below = {cluster for image in self.hidden for cluster in image.clusters}
-        super().__init__(disk, (_allocated(self.lower) | below) - set(disk.active.clusters), bandwidth)
+        super().__init__(disk, (_allocated(self.lower) | below) - set(self.top.clusters), bandwidth)
 
     def _copy(self, cluster: int) -> None:
-        active = self.disk.active
+        active = self.top
         if active.get(cluster) is not None:
             return  # the guest was faster
         value = _value(self.lower, cluster)
@@ -161,7 +167,7 @@ class Pull(Job):
 
     def complete(self) -> None:
         """The header points past the pulled layers at once; the pulled data follows with the next flush."""
-        _point_header(self.disk.active, self.base, self.relative)
+        _point_header(self.top, self.base, self.relative)
         self.disk.nodes = [node for node in self.disk.nodes if node not in self.lower]
         if self.base is None:
             self.disk.hidden = []

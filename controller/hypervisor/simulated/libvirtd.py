@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from controller.hypervisor.driver import Disconnected, Event
-from controller.hypervisor.simulated.faults import Faults, Side
+from controller.hypervisor.simulated.faults import Faults, Moment, Side
 
 if TYPE_CHECKING:
     from controller.hypervisor.simulated.driver import SimulatedDriver
@@ -18,6 +18,8 @@ class Libvirtd:
         self.hostname = hostname
         self.faults = Faults()
         self.libvirtd_runs = True
+        self.revives_after: float | None = None
+        """Seconds after which a libvirtd that was killed by a fault is started again; None: by the test."""
         self._drivers: list[SimulatedDriver] = []
 
     # Connections --------------------------------------------------------------------------------------
@@ -55,6 +57,11 @@ class Libvirtd:
     def fail_after(self, n: int, error: Exception, *, on: str | None = None) -> None:
         """The same call takes effect, and the caller gets ``error`` (OutcomeUnknown, as a rule)."""
         self.faults.add(n, Side.AFTER, error, on)
+
+    def libvirtd_dies(self, n: int, moment: Moment, *, on: str | None = None) -> None:
+        """libvirtd is killed at that call, when it has come so far with it. All callers see the connection
+        break; QEMU goes on. It is back by itself if ``revives_after`` says so."""
+        self.faults.add_death(n, moment, on)
 
     def kill_before(self, n: int, *, on: str | None = None) -> None:
         """The controller is killed as it makes that call: :class:`Killed`, without effect."""

@@ -44,6 +44,11 @@ class DiskDefinition:
         """Identities of the listed layers, active first."""
         return tuple(link.source.key for link in self.chain)
 
+    def without(self, keys: Iterable[str]) -> DiskDefinition:
+        """The definition that does not list these layers."""
+        gone = frozenset(keys)
+        return replace(self, chain=tuple(link for link in self.chain if link.source.key not in gone))
+
 
 def ordered(disks: Iterable[DiskDefinition]) -> dict[str, DiskDefinition]:
     """Disks by target, in the order in which libvirt keeps them: as given, but those of one bus together and
@@ -99,16 +104,45 @@ class Node:
         self.cached.clear()
 
 
+@dataclass(frozen=True)
+class LeftMirror:
+    """A ``<mirror>`` without a job: libvirtd died as its job ended. ``ready`` as libvirt writes it."""
+
+    image: Image
+    ready: str
+
+
 @dataclass(eq=False)
 class LiveDisk:
-    """One disk of a running process. ``hidden`` are the images that QEMU found through headers and libvirt
-    knows nothing of; ``terminated`` says whether libvirt knows that the last node is the base."""
+    """One disk of a running process. ``nodes`` is what QEMU has. ``hidden`` are the images that QEMU found
+    through headers and libvirt knows nothing of; ``terminated`` says whether libvirt knows that the last node
+    is the base."""
 
     definition: DiskDefinition
     nodes: list[Node]
     hidden: list[Image] = field(default_factory=list)
     terminated: bool = True
     job: Job | None = None
+    shown: tuple[Node, ...] | None = None
+    """The layers that libvirt lists, where it missed what QEMU did; None: it lists those that QEMU has."""
+    loose: list[Node] = field(default_factory=list)
+    """What QEMU has open for no disk, because libvirtd died before it used or closed it."""
+    left_mirror: LeftMirror | None = None
+
+    @property
+    def listed(self) -> tuple[Node, ...]:
+        """The layers that libvirt lists, active first."""
+        return tuple(self.nodes) if self.shown is None else self.shown
+
+    @property
+    def images(self) -> tuple[Image, ...]:
+        """What QEMU has, active first, down to the base."""
+        return (*(node.image for node in self.nodes), *self.hidden)
+
+    def list_anew(self, nodes: Iterable[Node]) -> None:
+        """libvirt lists these from now on."""
+        listed = tuple(nodes)
+        self.shown = None if listed == tuple(self.nodes) else listed
 
     @property
     def target(self) -> str:
@@ -141,7 +175,7 @@ class LiveDisk:
 
     def as_defined(self) -> DiskDefinition:
         """The chain as the live XML lists it, without indexes."""
-        chain = tuple(Link(node.source, node.format) for node in self.nodes)
+        chain = tuple(Link(node.source, node.format) for node in self.listed)
         return replace(self.definition, chain=chain, terminated=self.terminated)
 
 
@@ -154,6 +188,9 @@ class Process:
     numbered: int
     state: RunState = RunState.RUNNING
     reason: str = "booted"
+    number_forgotten: bool = False
+    """libvirtd died before it noted the last number that it gave to a node: it gives it once more, which QEMU
+    refuses."""
     job_active: str = ""
     paused_by_io_error: bool = False
 
@@ -175,6 +212,8 @@ class Machine:
     """Namespace to serialised element, in the persistent definition."""
     live_metadata: dict[str, str] = field(default_factory=dict)
     process: Process | None = None
+    lost: Process | None = None
+    """A process that runs on and that libvirt knows nothing of: it takes the machine for shut off."""
     stopped: str = "unknown"
     """Why it is shut off (virDomainShutoffReason)."""
     locked_by: str = ""
@@ -189,6 +228,11 @@ class Machine:
         if self.process is None:
             raise NotRunning("Requested operation is not valid: domain is not running", code=55)
         return self.process
+
+    @property
+    def qemu(self) -> Process:
+        """The process that runs the guest, whatever libvirt knows. Raises NotRunning."""
+        return self.lost if self.process is None and self.lost is not None else self.running()
 
     def live_disk(self, target: str) -> LiveDisk:
         """A disk of the running process. Raises NotRunning or NotFound."""

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 from lxml import etree
 
-from controller.hypervisor.simulated.image import Image
-from controller.hypervisor.simulated.machine import DiskDefinition, Link, Machine
+from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine
 
 _PARSER = etree.XMLParser(resolve_entities=False, no_network=True)
 
@@ -19,7 +18,7 @@ class _DiskPage:
 
     definition: DiskDefinition
     indexes: tuple[int, ...] = ()
-    mirror: tuple[str, bool, Link, int | None] | None = None
+    mirror: tuple[str, str, Link, int | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -44,12 +43,8 @@ class Pages:
             return None
         disks = []
         for disk in process.disks.values():
-            mirror = None
-            if disk.job is not None and disk.job.mirrored is not None:
-                image = disk.job.mirrored
-                index = next((node.index for node in disk.nodes if node.image is image), None)
-                mirror = (str(disk.job.kind), disk.job.ready, _link(image), index)
-            indexes = tuple(node.index for node in disk.nodes)
+            indexes = tuple(node.index for node in disk.listed)
+            mirror = _mirror_of(disk)
             disks.append(_DiskPage(disk.as_defined(), indexes, mirror))
         return self._render(True, machine, process.id, machine.live_metadata, disks)
 
@@ -77,8 +72,17 @@ class Pages:
         return xml
 
 
-def _link(image: Image) -> Link:
-    return Link(image.source, image.format)
+def _mirror_of(disk: LiveDisk) -> tuple[str, str, Link, int | None] | None:
+    """Job, ``ready``, image and index of the mirror that libvirt shows."""
+    job, left = disk.job, disk.left_mirror
+    if left is not None:
+        kind, ready, image = "active-commit", left.ready, left.image
+    elif job is not None and job.mirrored is not None and job.noted:
+        kind, ready, image = str(job.kind), "yes" if job.ready else "", job.mirrored
+    else:
+        return None
+    index = next((node.index for node in disk.listed if node.image is image), None)
+    return kind, ready, Link(image.source, image.format), index
 
 
 def _domain(page: _Page) -> str:
@@ -134,10 +138,10 @@ def _lower(parent: etree._Element, page: _DiskPage) -> None:
         etree.SubElement(parent, "backingStore")
 
 
-def _mirror(job: str, ready: bool, link: Link, index: int | None) -> etree._Element:
+def _mirror(job: str, ready: str, link: Link, index: int | None) -> etree._Element:
     element = etree.Element("mirror", type=link.source.type, job=job)
     if ready:
-        element.set("ready", "yes")
+        element.set("ready", ready)
     etree.SubElement(element, "format", type=link.format)
     element.append(_source(link, index, live=True))
     return element

@@ -14,10 +14,12 @@ from controller.hypervisor.errors import (
     HypervisorError,
     NotFound,
     OperationFailed,
+    OutOfStep,
     Unsupported,
 )
 from controller.hypervisor.simulated.blockjobs import require_no_job
 from controller.hypervisor.simulated.image import Image, ImageMissing, Storage
+from controller.hypervisor.simulated.location import same
 from controller.hypervisor.simulated.machine import DiskDefinition, Link, LiveDisk, Machine, Node, Process
 
 MAX_LAYERS = 200
@@ -137,8 +139,10 @@ def take(machine: Machine, storage: Storage, xml: str, *, reuse: bool) -> None:
     for overlay in overlays:
         disk = process.disks[overlay.target]
         disk.flush()
-        _record(machine, disk.active.key, overlay)
+        _record(machine, disk.listed[0].source, overlay)
+        listed = disk.listed
         disk.nodes.insert(0, nodes[overlay.target])
+        disk.list_anew((nodes[overlay.target], *listed))
 
 
 def _make(
@@ -148,18 +152,40 @@ def _make(
     a file is made before its layer gets one, a network image after (measured)."""
     made: list[Image] = []
     nodes: dict[str, Node] = {}
+    if process.number_forgotten:
+        process.number_forgotten = False
+        raise OperationFailed(
+            "internal error: unable to execute QEMU command 'blockdev-add': Duplicate nodes with node-name="
+            f"'libvirt-{process.numbered}-storage'",
+            code=1,
+        )
     try:
         for overlay in overlays:
             index = process.number() if overlay.source.type == "network" else 0
             image = _image(overlay, storage, process.disks[overlay.target].active, reuse=reuse)
             if not reuse:
                 made.append(image)
-            nodes[overlay.target] = Node(image, overlay.source, overlay.format, index or process.number())
+            node = Node(image, overlay.source, overlay.format, index or process.number())
+            nodes[overlay.target] = node
+            _require_in_step(process.disks[overlay.target], node)
     except HypervisorError:
         for image in made:
             storage.images.pop(image.key, None)
         raise
     return nodes
+
+
+def _require_in_step(disk: LiveDisk, overlay: Node) -> None:
+    """QEMU refuses an overlay on a layer that already has one: libvirt had missed it (measured)."""
+    top = disk.listed[0]
+    if top is not disk.nodes[0]:
+        above = disk.nodes[disk.nodes.index(top) - 1] if top in disk.nodes else overlay
+        raise OutOfStep(
+            "internal error: unable to execute QEMU command 'transaction': "
+            f"Node 'libvirt-{top.index}-format' is busy: "
+            f"node is used as backing hd of 'libvirt-{above.index}-format'",
+            code=1,
+        )
 
 
 def _check_live(disk: LiveDisk) -> None:
@@ -174,7 +200,7 @@ def _check_live(disk: LiveDisk) -> None:
             "storage format",
             code=67,
         )
-    if len(disk.nodes) >= MAX_LAYERS:
+    if len(disk.listed) >= MAX_LAYERS:
         raise Unsupported(
             f"Operation not supported: backing chains more than {MAX_LAYERS} layers deep are not supported "
             f"for disk '{disk.target}'",
@@ -211,12 +237,13 @@ def _image(overlay: Overlay, storage: Storage, below: Node, *, reuse: bool) -> I
     )
 
 
-def _record(machine: Machine, below: str, overlay: Overlay) -> None:
-    """Put the overlay on the persistent chain, if that starts with the layer that was frozen (``below``)."""
+def _record(machine: Machine, below: Source, overlay: Overlay) -> None:
+    """Put the overlay on the persistent chain, if that starts with the layer that was frozen (``below``), as
+    libvirt compares them."""
     if machine.definition is None or overlay.target not in machine.definition:
         return
     defined = machine.definition[overlay.target]
-    if defined.keys[:1] == (below,):
+    if defined.chain and same(below, defined.chain[0].source):
         chain = (Link(overlay.source, overlay.format), *defined.chain)
         machine.definition[overlay.target] = replace(defined, chain=chain)
 

@@ -20,6 +20,7 @@ from lxml import etree
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.hypervisor.libvirt_driver import connect_libvirt
+from controller.hypervisor.simulated import Moment
 from lab import process
 from lab.deadline import wait_until
 from lab.hosts.host import Host
@@ -31,6 +32,7 @@ from tests.hypervisor.conformance.workbench import (
     CLUSTER_BYTES,
     DEADLINE_SECONDS,
     SIZE_BYTES,
+    Act,
     Content,
     Drive,
     Kind,
@@ -54,18 +56,24 @@ class RealBench(Workbench):
         self._directory = Path(tempfile.mkdtemp(prefix="bench-", dir=host.images))
         self._exports: list[NbdExport] = []
         self._uuids: list[str] = []
+        self._pooled = False
+        self._forgotten: dict[str, process.ProcessRecord] = {}
 
     async def connect(self) -> None:
         self.driver = await connect_libvirt(self._host.uri)(self.sink)
 
     async def close(self) -> None:
         """End what the test left running."""
+        for record in self._forgotten.values():
+            process.send_signal(record, signal.SIGKILL)
         for uuid in self._uuids:
             with contextlib.suppress(libvirt.libvirtError):
                 domain = self._domain(uuid)
                 if domain.isActive():
                     domain.destroy()
                 domain.undefine()
+        if self._pooled:
+            self._host.connection().storagePoolLookupByName(self._directory.name).destroy()
         await self.driver.close()
         for export in self._exports:
             self._lab.nbd.remove(export)
@@ -134,6 +142,15 @@ class RealBench(Workbench):
                 content[cluster] = piece[0]
         return content
 
+    async def volume(self, source: Source) -> Source:
+        pool = etree.Element("pool", type="dir")
+        etree.SubElement(pool, "name").text = self._directory.name
+        etree.SubElement(etree.SubElement(pool, "target"), "path").text = str(self._directory)
+        self._host.connection().storagePoolCreateXML(etree.tostring(pool, encoding="unicode"), 0)
+        self._pooled = True
+        element = etree.Element("source", pool=self._directory.name, volume=source.leaf)
+        return Source.from_element("volume", element)
+
     # Machines -----------------------------------------------------------------------------------------
 
     def _domain(self, uuid: str) -> Any:
@@ -159,16 +176,19 @@ class RealBench(Workbench):
 
     async def kill_qemu(self, uuid: str) -> None:
         domain = self._domain(uuid)
-        pid = int(self._host.layout.pid_file(domain.name()).read_text(encoding="ascii"))
-        record = process.record_of("qemu", pid)
-        assert record is not None
-        process.send_signal(record, signal.SIGKILL)
+        process.send_signal(self._qemu_of(uuid), signal.SIGKILL)
         await asyncio.to_thread(
             wait_until,
             lambda: not domain.isActive(),
             timeout=DEADLINE_SECONDS,
             what="libvirt's note of a kill",
         )
+
+    def _qemu_of(self, uuid: str) -> process.ProcessRecord:
+        pid = int(self._host.layout.pid_file(self._domain(uuid).name()).read_text(encoding="ascii"))
+        record = process.record_of("qemu", pid)
+        assert record is not None
+        return record
 
     async def undefine(self, uuid: str) -> None:
         self._domain(uuid).undefine()
@@ -190,6 +210,78 @@ class RealBench(Workbench):
 
     async def restart_libvirtd(self) -> None:
         await asyncio.to_thread(self._host.restart)
+
+    # A daemon that is killed before it has noted what was done ------------------------------------------
+
+    def _notes(self, uuid: str) -> tuple[Path, Path]:
+        """libvirt's files of the running machine and of its definition."""
+        name = f"{self._domain(uuid).name()}.xml"
+        return self._host.layout.status / name, self._host.layout.definitions / name
+
+    async def _restarted_with(self, contents: Mapping[Path, str]) -> None:
+        """Kill the daemon, and start it with these files."""
+        await self.driver.close()
+        await asyncio.to_thread(self._host.kill)
+        for path, content in contents.items():
+            path.write_text(content, encoding="utf-8")
+        await asyncio.to_thread(self._host.start)
+        await self.connect()
+
+    async def killed_in(self, uuid: str, act: Act, moment: Moment) -> None:
+        status, definition = self._notes(uuid)
+        kept = (definition,) if moment is Moment.LIVE else (status, definition)
+        before = {path: path.read_text(encoding="utf-8") for path in kept}
+        await act()
+        if status in before:  # libvirt notes a pivot before it tells QEMU
+            before[status] = before[status].replace("ready='yes'", "ready='pivot'")
+        await self._restarted_with(before)
+
+    async def killed_at_start(self, uuid: str, target: str) -> None:
+        status, _ = self._notes(uuid)
+        root = etree.fromstring(status.read_bytes())
+        for mirror in root.iterfind(".//disk/mirror"):
+            mirror.getparent().remove(mirror)
+        for job in root.iterfind(".//blockjobs/blockjob"):
+            job.set("state", "new")
+        await self._restarted_with({status: etree.tostring(root, encoding="unicode")})
+
+    async def crashed(self) -> None:
+        await self.driver.close()
+        await asyncio.to_thread(
+            wait_until, lambda: not self._host.running, timeout=DEADLINE_SECONDS, what="the end of libvirtd"
+        )
+        await asyncio.to_thread(self._host.start)
+        await self.connect()
+
+    async def forget_process(self, uuid: str) -> None:
+        status, _ = self._notes(uuid)
+        self._forgotten[uuid] = self._qemu_of(uuid)
+        await self._restarted_with({status: "this is no document"})
+
+    async def end_forgotten(self, uuid: str) -> None:
+        record = self._forgotten.pop(uuid)
+        process.send_signal(record, signal.SIGKILL)
+        assert process.wait_gone(record, DEADLINE_SECONDS)
+
+    async def cancel_behind(self, uuid: str, target: str) -> None:
+        (job,) = self._qmp(uuid, "query-block-jobs")
+        self._qmp(uuid, "block-job-cancel", device=job["device"])
+        domain = self._domain(uuid)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: not domain.blockJobInfo(target),
+            timeout=DEADLINE_SECONDS,
+            what="libvirt's note that the job is over",
+        )
+
+    async def in_qemu(self, uuid: str, target: str) -> tuple[str, ...]:
+        device = self._device(uuid, target)
+        (found,) = (one for one in self._qmp(uuid, "query-block") if one.get("qdev") == device)
+        image, keys = found["inserted"]["image"], list[str]()
+        while image is not None:
+            keys.append(Source.file(image["filename"]).key)
+            image = image.get("backing-image")
+        return tuple(keys)
 
     # The guest ----------------------------------------------------------------------------------------
 

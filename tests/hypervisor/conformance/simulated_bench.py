@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from lxml import etree
 
 from controller.chain.source import Host, Source
-from controller.hypervisor.simulated import DiskDefinition, Link, SimulatedHost
-from tests.hypervisor.conformance.workbench import LENT, SIZE_BYTES, Content, Drive, Kind, Workbench
+from controller.hypervisor.driver import JobStatus
+from controller.hypervisor.simulated import DiskDefinition, Link, Moment, SimulatedHost
+from tests.hypervisor.conformance.workbench import LENT, SIZE_BYTES, Act, Content, Drive, Kind, Workbench
 
 
 class SimulatedBench(Workbench):
@@ -58,6 +59,11 @@ class SimulatedBench(Workbench):
         )
         return source
 
+    async def volume(self, source: Source) -> Source:
+        named = Source.from_element("volume", etree.Element("source", pool="images", volume=source.leaf))
+        self.host.storage.volumes[named.key] = source
+        return named
+
     async def machine(
         self, drives: Mapping[str, Drive], *, persistent: bool = True, start: bool = True
     ) -> str:
@@ -85,6 +91,43 @@ class SimulatedBench(Workbench):
 
     async def restart_libvirtd(self) -> None:
         self.host.restart_libvirtd()
+
+    async def killed_in(self, uuid: str, act: Act, moment: Moment) -> None:
+        noted = self.host.notes()
+        await act()
+        self.host.die(moment, noted)
+        self.host.start_libvirtd()
+        await self.connect()
+
+    async def killed_at_start(self, uuid: str, target: str) -> None:
+        job = self.host.machine(uuid).live_disk(target).job
+        assert job is not None
+        job.noted = False
+        self.host.restart_libvirtd()
+        await self.connect()
+
+    async def crashed(self) -> None:
+        assert not self.host.libvirtd_runs
+        self.host.start_libvirtd()
+        await self.connect()
+
+    async def forget_process(self, uuid: str) -> None:
+        machine = self.host.machine(uuid)
+        machine.process, machine.lost = None, machine.process
+        self.host.restart_libvirtd()
+        await self.connect()
+
+    async def end_forgotten(self, uuid: str) -> None:
+        self.host.end_lost(uuid)
+
+    async def cancel_behind(self, uuid: str, target: str) -> None:
+        noted = self.host.notes()
+        ((machine, disk, job),) = self.host.jobs(uuid, target)
+        self.host.end_job(machine, disk, job, JobStatus.CANCELED)
+        noted.fall_back(Moment.UNNOTED)
+
+    async def in_qemu(self, uuid: str, target: str) -> tuple[str, ...]:
+        return tuple(node.key for node in self.host.machine(uuid).qemu.disks[target].nodes)
 
     async def write(self, uuid: str, target: str, content: Content) -> None:
         for cluster, value in content.items():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +15,7 @@ from controller.chain.disk import Disk, Layer
 from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.hypervisor.driver import Driver, Event, JobChanged, JobStatus
+from controller.hypervisor.simulated import Moment
 from controller.hypervisor.snapshot_xml import snapshot_xml
 
 CLUSTER_BYTES = 65536
@@ -24,6 +25,7 @@ SLOW = CLUSTER_BYTES
 DEADLINE_SECONDS = 60.0
 FULL = range(SIZE_BYTES // CLUSTER_BYTES)
 Content = dict[int, int]
+Act = Callable[[], Awaitable[object]]
 
 
 class Kind(StrEnum):
@@ -95,6 +97,10 @@ class Workbench(ABC):
         """Make an image of SIZE_BYTES, or on top of ``backing`` (qcow2, in the same place when relative)."""
 
     @abstractmethod
+    async def volume(self, source: Source) -> Source:
+        """The same local file as a volume of a storage pool (``type='volume'``)."""
+
+    @abstractmethod
     async def machine(
         self, drives: Mapping[str, Drive], *, persistent: bool = True, start: bool = True
     ) -> str:
@@ -127,6 +133,35 @@ class Workbench(ABC):
     @abstractmethod
     async def restart_libvirtd(self) -> None:
         """SIGKILL the daemon and start it again. The driver is dead then."""
+
+    @abstractmethod
+    async def killed_in(self, uuid: str, act: Act, moment: Moment) -> None:
+        """Do ``act``; the daemon is killed when it has noted no more of it than at this moment (UNNOTED,
+        CLEANED or LIVE), is started again, and ``driver`` is a new connection."""
+
+    @abstractmethod
+    async def killed_at_start(self, uuid: str, target: str) -> None:
+        """As if the daemon had been killed when QEMU had just begun the active commit that runs."""
+
+    @abstractmethod
+    async def crashed(self) -> None:
+        """The daemon has died by a fault of its own: start it again, ``driver`` is a new connection."""
+
+    @abstractmethod
+    async def forget_process(self, uuid: str) -> None:
+        """The daemon is killed, cannot read what it noted of the machine, and takes it for shut off."""
+
+    @abstractmethod
+    async def end_forgotten(self, uuid: str) -> None:
+        """End the process that the daemon has forgotten."""
+
+    @abstractmethod
+    async def cancel_behind(self, uuid: str, target: str) -> None:
+        """The job of an active commit is canceled in QEMU, and the daemon does not know why it ended."""
+
+    @abstractmethod
+    async def in_qemu(self, uuid: str, target: str) -> tuple[str, ...]:
+        """Identities of the layers that QEMU has, active first: local files only."""
 
     @abstractmethod
     async def connect(self) -> None:
