@@ -342,7 +342,10 @@ class World:
         return len(self.kube.calls) + sum(len(host.faults.calls) for host in self.hosts.values())
 
     def check_writes(self) -> None:
-        """Every status that was written keeps to what kstatus, Flux and Argo CD rely on."""
+        """Every status that was written keeps to what kstatus, Flux and Argo CD rely on. And no image was
+        removed that a QEMU had open."""
+        for host in self.hosts.values():
+            assert not host.unlinked, f"removed from under a running machine: {host.unlinked}"
         for write in self.written:
             found = {one["type"]: one for one in write.status["conditions"]}
             truths = [found[kind]["status"] for kind in ("Reconciling", "Stalled")]

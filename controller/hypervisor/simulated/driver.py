@@ -398,7 +398,11 @@ class SimulatedDriver:
         """Unlink an image, needed or not."""
         async with self._call("remove_image", changing=True, source=source.key):
             self._require_storage_daemon()
-            return self._host.storage.remove(source)
+            was_open = source.key in self._host.open_images()
+            removal = self._host.storage.remove(source)
+            if was_open and removal is Removal.REMOVED:
+                self._host.unlinked.append(source.key)
+            return removal
 
     async def close(self) -> None:
         """Leave; jobs go on."""

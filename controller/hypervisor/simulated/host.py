@@ -62,6 +62,8 @@ class SimulatedHost(Domains):
         self._unrecorded: list[_Finished] = []
         self._ends_until_death = 0
         self._death_at_end = Moment.AFTER
+        self.unlinked: list[str] = []
+        """Keys of images that were removed while a QEMU here had them open."""
         self.ends = 0
         """Commits below and pulls that have ended well until now."""
 
