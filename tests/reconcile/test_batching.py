@@ -31,6 +31,7 @@ async def world() -> AsyncIterator[Trickling]:
     world = Trickling()
     yield world
     await world.stop()
+    world.check_writes()
 
 
 async def test_ten_disks_of_a_machine_are_one_call(world: Trickling) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import pytest
 
 from controller.hypervisor.simulated import Killed, Side
-from tests.reconcile.kill_scenes import SCENARIOS, End, Scenario, Scene, finish, prepare
+from tests.reconcile.kill_scenes import SCENARIOS, End, Scenario, Scene, finish, jobs_of, prepare
 
 
 async def run(scenario: Scenario, kill: Callable[[Scene], None] | None, *, retain: bool) -> tuple[End, Scene]:
@@ -43,6 +43,7 @@ async def test_killed_at_every_libvirt_call(name: str, side: Side) -> None:
     expected, scene = await run(scenario, None, retain=retain)
     calls = scene.host.faults.changes
     assert calls
+    assert jobs_of(scene) == scenario.jobs
     assert not expected.pending
     for number, call in enumerate(calls, start=1):
         if side is Side.AFTER and call.arguments.get("relative"):

@@ -7,13 +7,6 @@ import pytest
 from tests.reconcile.world import World, base_image
 
 
-@pytest.fixture
-async def world():
-    world = World()
-    yield world
-    await world.stop()
-
-
 async def test_a_point_is_taken_and_merged_away(world: World) -> None:
     host = world.host()
     world.policy()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-
-import pytest
 
 from controller.chain.disk import Layer
 from controller.chain.parse import parse_domain
@@ -24,13 +21,6 @@ header (asked for both at once, which is one listing); the intent; look again; t
 PIVOT = ["set_metadata", "read", "pivot"]
 END = ["read", "set_metadata", "definitions", "referrers", "remove_image", "set_metadata"]
 """See what came of it; record it; who else uses the image; remove it; record that."""
-
-
-@pytest.fixture
-async def world() -> AsyncIterator[World]:
-    world = World()
-    yield world
-    await world.stop()
 
 
 def calls(host: SimulatedHost) -> list[str]:

@@ -100,6 +100,8 @@ class World:
     written: list[StatusWrite] = field(default_factory=list)
     watch_lag: float = 0.0
     """Seconds by which watch events come later than the answers to writes."""
+    pulls_last: bool = True
+    """As in production (ADR 6); False where a test is about pulls."""
     make_connector: Callable[[str], Any] | None = None
     """Stands in for the way to the hosts."""
     _unsubscribe: Callable[[], None] | None = None
@@ -185,7 +187,7 @@ class World:
             EngineOptions(
                 cluster_id=self.cluster,
                 hypervisor_selector=selector,
-                pulls_last=False,
+                pulls_last=self.pulls_last,
                 resync_seconds=3600,
                 workers=4,
             ),
