@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -85,6 +85,8 @@ class Faults:
     """Calls at which a fault happened, oldest first."""
     deaths: list[Moment] = field(default_factory=list)
     """Moments at which libvirtd was killed by a fault, oldest first."""
+    meanwhile: list[tuple[str, Callable[[], None]]] = field(default_factory=list)
+    """What somebody else does just before a call of this name; see :meth:`Libvirtd.before_call`."""
     _numbered: int = 0
     _waiting: list[_Fault] = field(default_factory=list)
 
@@ -124,6 +126,9 @@ class Faults:
             self._numbered += 1
         call = Call(name, arguments, self._numbered if changing else 0)
         self.calls.append(call)
+        for waiting in [one for one in self.meanwhile if one[0] == name]:
+            self.meanwhile.remove(waiting)
+            waiting[1]()
         for fault in self._waiting:
             if fault.matches(call) and (fault.remaining or not fault.lasting):
                 fault.remaining -= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from controller.hypervisor.driver import Disconnected, Event
@@ -62,6 +63,10 @@ class Libvirtd:
         """libvirtd is killed at that call, when it has come so far with it. All callers see the connection
         break; QEMU goes on. It is back by itself if ``revives_after`` says so."""
         self.faults.add_death(n, moment, on)
+
+    def before_call(self, name: str, act: Callable[[], None]) -> None:
+        """Somebody else does ``act`` just before the next call of this name reaches the daemon."""
+        self.faults.meanwhile.append((name, act))
 
     def kill_before(self, n: int, *, on: str | None = None) -> None:
         """The controller is killed as it makes that call: :class:`Killed`, without effect."""
