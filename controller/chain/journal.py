@@ -232,6 +232,16 @@ class Journal:
         )
 
     @property
+    def lasting(self) -> Journal:
+        """Without the marks of a QEMU process, which must be gone when the machine is started anew: what
+        belongs into the stored definition."""
+        kept = self
+        for disk in self.disks:
+            if disk.operation is not None and disk.operation.process:
+                kept = kept.with_disk(replace(disk, operation=replace(disk.operation, process="")))
+        return kept
+
+    @property
     def is_empty(self) -> bool:
         """Nothing is recorded: the metadata element can go."""
         return not self.disks

@@ -109,6 +109,9 @@ class Observation:
     persistent: bool
     disks: Mapping[str, DiskFacts]
     journal: Journal
+    behind: frozenset[str] = frozenset()
+    """Disks whose record is another one in the stored definition: libvirtd died between its two files, or
+    somebody defined the domain anew. The live one counts; the next start would bring the other one back."""
     journal_problem: str = ""
     """Why the journal could not be understood; nothing may be done to the domain then."""
     foreign_owner: str = ""

@@ -72,7 +72,8 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
     by_target: dict[str, list[Want]] = {}
     for want in sorted(wants, key=lambda want: want.owner):
         by_target.setdefault(want.target, []).append(want)
-    targets = sorted({*by_target, *(disk.target for disk in observation.journal.disks)})
+    recorded = {disk.target for disk in observation.journal.disks}
+    targets = sorted({*by_target, *recorded, *observation.behind})
     disks: list[DiskPlan] = []
     slots = circumstances.merge_slots
     for target in targets:
@@ -150,7 +151,8 @@ class _DiskPlanner:
         if seen != kept and due > at.now and is_early(kept, chain, witnessed):
             text = f"somebody has just changed the chain of disk {target}"
             return DiskPlan(target, blocked=Blocked(Why.CHAIN_UNKNOWN, text), wake_at=due)
-        if seen == self.record:
+        behind = target in self.observation.behind and not is_short(facts)  # which is mended with the chain
+        if seen == self.record and not behind:
             return None
         return self._do(Record(target, seen, RecordWhy.UPKEEP if seen == kept else RecordWhy.DRIFT))
 

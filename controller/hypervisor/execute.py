@@ -17,7 +17,7 @@ from uuid import uuid4
 from controller.chain.disk import Disk, Layer
 from controller.chain.explicit import NotThePrefix, made_true, spelled_out
 from controller.chain.guards import Why
-from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
+from controller.chain.journal import DiskJournal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
 from controller.chain.outcome import Outcome, asks_qemu, fits, outcome, uncertain
@@ -131,7 +131,7 @@ class Executor:
     def known(self) -> Observation:
         """What is known of the domain after steps that changed nothing but the journal: what was observed
         before them, with the journal as it was written. Who else uses the images is to be read anew."""
-        return replace(self._observation, journal=self._journal, in_use_elsewhere=None)
+        return replace(self._observation, journal=self._journal, behind=frozenset(), in_use_elsewhere=None)
 
     # Steps ---------------------------------------------------------------------------------------------
 
@@ -342,7 +342,7 @@ class Executor:
         only: it must be gone when the machine is started anew."""
         live = self._observation.state is not RunState.SHUTOFF
         config = self._observation.persistent
-        whole, lasting = encode(self._journal), encode(_without_marks(self._journal))
+        whole, lasting = encode(self._journal), encode(self._journal.lasting)
         if whole == lasting or not (live and config):
             kept = whole if live else lasting
             await self._driver.set_metadata(self._uuid, kept, live=live, config=config)
@@ -350,13 +350,6 @@ class Executor:
         # The live one counts while the machine runs: killed in between, nothing has been begun that it lacks.
         await self._driver.set_metadata(self._uuid, whole, live=True, config=False)
         await self._driver.set_metadata(self._uuid, lasting, live=False, config=True)
-
-
-def _without_marks(journal: Journal) -> Journal:
-    for disk in journal.disks:
-        if disk.operation is not None and disk.operation.process:
-            journal = journal.with_disk(replace(disk, operation=replace(disk.operation, process="")))
-    return journal
 
 
 def _named(disk: Disk, layer: Layer) -> str:

@@ -239,6 +239,7 @@ def _facts(reading: DomainReading, identities: Collection[str]) -> Observation:
         persistent=reading.persistent,
         disks={disk.target: _disk(disk.target, live, inactive, reading) for disk in current.disks},
         journal=journal,
+        behind=_behind(live, inactive, identities),
         journal_problem=problem,
         foreign_owner=foreign,
         domain_job=reading.job_active,
@@ -256,6 +257,20 @@ def _journal(definition: DomainDefinition, identities: Collection[str]) -> tuple
     if journal.cluster and journal.cluster not in identities:
         return (journal, "", journal.cluster) if journal.claims else (Journal(), "", "")
     return journal, "", ""
+
+
+def _behind(
+    live: DomainDefinition | None, inactive: DomainDefinition | None, identities: Collection[str]
+) -> frozenset[str]:
+    """Disks whose record differs between the two definitions, as far as both are ours and can be read."""
+    if live is None or inactive is None or live.journal_xml == inactive.journal_xml:
+        return frozenset()
+    found = [_journal(definition, identities) for definition in (live, inactive)]
+    if any(problem or foreign for _, problem, foreign in found):
+        return frozenset()
+    running, stored = (journal.lasting for journal, _, _ in found)
+    targets = {disk.target for disk in (*running.disks, *stored.disks)}
+    return frozenset(target for target in targets if running.disk(target) != stored.disk(target))
 
 
 def _disk(
