@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 
 import pytest
@@ -23,6 +24,21 @@ def in_the_inventory(shop: Shop, name: str) -> dict[str, str]:
         return next((image for image in images if image["image"] == name), None)
 
     return wait_until(listed, timeout=30, what="the image in the inventory", interval=0.2)
+
+
+def test_b6_a_file_name_that_is_not_utf8_beside_the_images_stops_nothing(stage: Stage) -> None:
+    r"""B6: ``touch $'caf\351.iso'``; libvirt lists the directory before each merge and removal."""
+    machine = stage.machine()
+    points = stage.points(machine)
+    odd = os.fsencode(machine.host.images) + b"/caf\xe9.iso"
+    subprocess.run([b"touch", odd], check=True)
+    try:
+        points.take("beside-an-odd-name")
+        points.delete("beside-an-odd-name")
+        assert not stage.overlays(machine)
+        points.check_guest()
+    finally:
+        subprocess.run([b"rm", odd], check=True)
 
 
 def test_the_original_image_that_a_pull_leaves_is_in_the_inventory(stage: Stage) -> None:
