@@ -41,7 +41,7 @@ def test_an_overlay_of_ours_that_was_committed_down_by_hand_stops_nothing(stage:
     _, leftover, below, base = [layer.source.name for layer in machine.chain()]
     virsh(stage, "blockcommit", machine.name, "vda", f"--top={leftover}", f"--base={below}", "--wait")
     wait_until(lambda: leftover in orphans(stage), timeout=30, what="the leftover is listed", interval=0.3)
-    assert "somebody else took it out" in orphans(stage)[leftover]
+    assert "somebody else merged it away" in orphans(stage)[leftover]
     points.delete("a", "b", "c", timeout=60)
     assert [layer.source.name for layer in machine.chain()] == [base]
     assert {leftover, below} <= {str(path) for path in machine.host.images.iterdir()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import libvirt
@@ -12,7 +13,7 @@ import pytest
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.guards import Why
-from controller.chain.journal import OperationKind
+from controller.chain.journal import DiskJournal, Journal, OperationKind
 from controller.chain.marks import Mark, MarkKind, parse_mark
 from controller.chain.merge_guards import MergeCase, bitmap_guard, mark_guard
 from controller.chain.source import Host as SourceHost
@@ -37,6 +38,8 @@ async def marks(subject: Subject) -> list[Mark]:
 async def stopped_by(subject: Subject, span: Range) -> str:
     """What is against a commit of these layers, in words; empty when nothing is."""
     observation = await observe(subject.driver, subject.uuid, identities=())
+    cared_for = DiskJournal("vda", images=frozenset({(await subject.keys())[0]}))
+    observation = replace(observation, journal=Journal("c", (cared_for,)))
     observation = await with_usage(subject.driver, observation, merging=True)
     facts = observation.disks["vda"]
     assert facts.chain is not None
