@@ -91,3 +91,20 @@ async def test_a_prepared_overlay_is_looked_into_and_used(bench: Workbench, kind
     await bench.write(uuid, "vda", CONTENTS[1])
     assert await bench.visible(uuid, "vda") == overlaid(*CONTENTS[:2])
     assert await bench.visible(uuid, "vda", base) == CONTENTS[0]
+
+
+SHOWS_ITS_HEADER = {Kind.FILE, Kind.GLUSTER, Kind.BLOCK}
+
+
+@KINDS
+async def test_what_frozen_images_say_of_themselves(bench: Workbench, kind: Kind) -> None:
+    """B5, B17: what libvirt makes holds bitmaps; and what an image uses of a device that does not grow."""
+    _, layers = await stacked(bench, kind)
+    frozen = layers[1:-1]
+    found = await bench.driver.inside([*frozen, Source.file("/nowhere/at-all.qcow2")])
+    assert set(found) == ({layer.key for layer in frozen} if kind in SHOWS_ITS_HEADER else set())
+    for inside in found.values():
+        assert inside.version == 3
+        assert (inside.used is not None) is (kind is Kind.BLOCK)
+        if inside.used is not None:
+            assert 2 * inside.cluster <= inside.used < SIZE_BYTES
