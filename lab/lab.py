@@ -98,11 +98,12 @@ class Lab:
     def host(self, name: str = "a", *, release: str | None = None) -> Host:
         """The hypervisor of this name (a DNS label), made at the first call.
 
-        `release`: one of lab.hosts.release.RELEASES, for a new one that has that Debian's libvirtd and QEMU.
-        It serves disks that are files. Raises LabError with the reason where it cannot be made.
+        `release`: one of lab.hosts.release.RELEASES, for a new one that has that Debian's libvirtd and QEMU;
+        default: `$VARVE_LAB_RELEASE`, else the machine's own. Raises LabError with the reason where it
+        cannot be made.
         """
         if name not in self._hosts:
-            host = Host.create(self._session, name, release)
+            host = Host.create(self._session, name, release or os.environ.get("VARVE_LAB_RELEASE"))
             self._book.equip(host)
             self._hosts[name] = host
         return self._hosts[name]

@@ -32,24 +32,21 @@ def _check(result: int, what: str) -> None:
         raise OSError(number, f"{what}: {os.strerror(number)}")
 
 
-def _mount(source: str, target: str, flags: int, kind: str | None = None) -> None:
-    encoded = kind.encode() if kind else None
-    code = _libc.mount(source.encode(), target.encode(), encoded, ctypes.c_ulong(flags), None)
+def _mount(source: str, target: str, flags: int) -> None:
+    code = _libc.mount(source.encode(), target.encode(), None, ctypes.c_ulong(flags), None)
     _check(code, f"mount {source} on {target}")
 
 
 def _share(root: str, directory: str) -> None:
-    """Show a directory of this system at the same path below `root`, and leave no trace in the folder itself
-    but an empty directory of one name."""
+    """Show a directory of this system at the same path below `root`, with what is beside it. The folder
+    itself is left as it is, but for an empty directory of one name where it has none."""
     above = Path(directory)
     while not Path(f"{root}{above}").is_dir():
         above = above.parent
     if above == Path("/"):
         above = Path("/", Path(directory).parts[1])
         Path(f"{root}{above}").mkdir(exist_ok=True)
-    _mount("none", f"{root}{above}", 0, "tmpfs")
-    Path(f"{root}{directory}").mkdir(parents=True, exist_ok=True)
-    _mount(directory, f"{root}{directory}", MS_BIND | MS_REC)
+    _mount(str(above), f"{root}{above}", MS_BIND | MS_REC)
 
 
 def enter(

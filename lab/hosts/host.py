@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Sequence
 from typing import Any
@@ -81,9 +82,11 @@ class Host:
             root=None if other is None else other.root,
             shared=self._session.directory,
         )
-        # In a release there is no gluster, and no library of the machine's.
-        preload = {"LD_PRELOAD": str(glfs_stub())} if other is None else {}
-        self._session.spawn(self._process_name, command, log=self.layout.output, env=preload)
+        preload = self.layout.directory / "glfs-stub.so"  # a release sees the lab's directory, not the cache
+        if not preload.exists():  # later it is in use
+            shutil.copyfile(glfs_stub(), preload)
+        environment = {"LD_PRELOAD": str(preload)}
+        self._session.spawn(self._process_name, command, log=self.layout.output, env=environment)
         wait_until(
             self._connects,
             timeout=_READY_SECONDS,

@@ -1,7 +1,7 @@
 """Another Debian release in a folder: its libvirtd and QEMU serve a host of the lab.
 
 Made by debootstrap once per machine and kept in the cache of the lab (some 600 MiB), from the mirror that the
-machine has for its own apt. Its hosts serve disks that are files; for other storage nothing is installed.
+machine has for its own apt. The servers of the lab serve its hosts too.
 """
 
 from __future__ import annotations
@@ -22,16 +22,21 @@ GROUP = "releases"
 
 _PACKAGES = {
     "trixie": (
+        "glusterfs-common",
         "libvirt-daemon",
         "libvirt-daemon-driver-qemu",
         "libvirt-daemon-driver-secret",
         "libvirt-daemon-driver-storage",
+        "libvirt-daemon-driver-storage-gluster",
+        "libvirt-daemon-driver-storage-logical",
+        "libvirt-daemon-driver-storage-rbd",
+        "qemu-block-extra",
         "qemu-system-x86",
         "qemu-utils",
     ),
 }
 RELEASES = tuple(_PACKAGES)
-_RECIPE = "1"
+_RECIPE = "2"
 """Another one makes the folder anew: change it with what is installed."""
 _LAST_LINES = 5
 _NO_SERVICES = "#!/bin/sh\nexit 101\n"
