@@ -164,7 +164,7 @@ async def test_a_class_that_changes(world: World) -> None:
     await world.ready("a")
     host.faults.forget()
     world.snapshot("b")
-    await world.says("b", "ChainTooLong", "2 layers", "maxLayers")
+    await world.says("b", "ChainTooLong", "2 layers", "maxLayers", stalled=True)
     assert world.is_ready("a")
     unchanged(host)
     world.kube.edit(VOLUME_SNAPSHOT_CLASS, None, "standard", lambda raw: raw["spec"].update(maxLayers=3))
