@@ -41,7 +41,8 @@ class Place(ABC):
     @abstractmethod
     def pool_xml(self, name: str, *, respelled: bool = False) -> str:
         """The definition of a pool on this place; ``respelled`` in words that libvirt, which compares words,
-        takes for another place (measured on 9.0 and 11.3), so that it can be beside somebody else's pool."""
+        takes for another place (measured: directories on 9.0 and 11.3, gluster on 9.0), so that it can be
+        beside somebody else's pool. Ceph's pools may be any number."""
 
     def is_called(self, backing: str, source: Source) -> bool:
         """Whether libvirt's ``backingStore/path`` of an image here means ``source``."""

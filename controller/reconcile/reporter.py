@@ -76,7 +76,8 @@ def unreadable(error: Exception, *, deleting: bool = False) -> Verdict:
     else:
         answered = isinstance(error, ParseError | Busy | Unreadable)
         reason = Reason.FAILED if answered else Reason.HYPERVISOR_UNREACHABLE
-    hint = " (as when a storage server of its disks hangs)" if isinstance(error, Busy) else ""
+    hang = " (as when a storage server of its disks hangs, or while it arrives by a migration)"
+    hint = hang if isinstance(error, Busy) else ""
     message = f"{error}{hint}; nothing is concluded from that, and it is tried again"
     state = State.DELETING if deleting else State.WAITING
     fact = Fact(Truth.UNKNOWN, reason, message)

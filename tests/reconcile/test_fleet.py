@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from controller.hypervisor.driver import Driver, EventSink
 from controller.hypervisor.simulated import DiskDefinition
 from controller.kube.errors import Unavailable
 from controller.kube.kinds import VOLUME_SNAPSHOT
@@ -233,3 +234,38 @@ async def test_a_thousand_points_on_two_hundred_machines(world: World) -> None:
     await world.until(lambda: not any(map(world.object, names)), 60)
     assert all(len(world.chain(host, uuid)) == 1 for host, uuid in uuids.values())
     assert all(len(host.storage.images) == 10 for host in hosts)
+
+
+async def test_b13_a_hypervisor_that_is_back_is_found_by_its_doorbell(world: World) -> None:
+    """B13: attempts are half a minute apart by then; the question at the door is not."""
+    host = world.host()
+    web(host)
+
+    class Door:
+        attempts = 0
+        rung = 0
+
+        async def __call__(self, sink: EventSink) -> Driver:
+            self.attempts += 1
+            return await host.connect(sink)
+
+        async def doorbell(self) -> bool:
+            self.rung += 1
+            return host.libvirtd_runs
+
+    door = Door()
+    world.make_connector = lambda _uri: door
+    host.stop_libvirtd()
+    await world.start()
+    await asyncio.sleep(600)
+    assert world.engine is not None
+    hosts = world.engine._fleet.hosts
+    before, rung = door.attempts, door.rung
+    await asyncio.sleep(60)
+    assert door.attempts <= before + 4
+    assert door.rung >= rung + 30
+    for _ in range(2):
+        host.start_libvirtd()
+        await world.until(lambda: hosts["host-a"].status.connected, 2)
+        host.stop_libvirtd()
+        await asyncio.sleep(5)

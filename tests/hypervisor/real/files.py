@@ -30,3 +30,7 @@ def names(directory: str) -> set[str]:
 
 def move(path: str, to: str) -> None:
     Path(path).rename(to)
+
+
+def make_directory(path: str) -> None:
+    Path(path).mkdir()
