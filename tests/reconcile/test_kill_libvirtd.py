@@ -10,11 +10,11 @@ and the end must be the one that there is without a kill.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
-from controller.hypervisor.simulated import Call, Moment
+from tests.reconcile.deaths import WHOLE, Death, deaths
 from tests.reconcile.kill_scenes import SCENARIOS, End, Scenario, Scene, finish, prepare
 
 AWAY = 1.0
@@ -27,42 +27,6 @@ before: a stale layer on top would hide what is written to it."""
 STATES = ({}, {100: 7}, {100: 8, 300: 1}, {100: 9, 300: 1, 301: 2})
 """What these clusters hold at any moment."""
 
-_ALWAYS = (Moment.BEFORE, Moment.AFTER)
-_MOMENTS = {
-    "create_snapshot": (Moment.BEFORE, Moment.STARTED, Moment.UNNOTED, Moment.LIVE, Moment.AFTER),
-    "pivot": (Moment.BEFORE, Moment.UNNOTED, Moment.LIVE, Moment.AFTER),
-    "set_metadata": (Moment.BEFORE, Moment.LIVE, Moment.AFTER),
-}
-_AT_AN_END = (Moment.UNNOTED, Moment.CLEANED, Moment.LIVE, Moment.AFTER)
-
-
-@dataclass(frozen=True)
-class Death:
-    """libvirtd is killed at the call of this number, or at the end of the job of this number."""
-
-    number: int
-    moment: Moment
-    what: str
-    at_an_end: bool = False
-
-    def __str__(self) -> str:
-        return f"killed at {self.what} (number {self.number}): {self.moment}"
-
-    def arm(self, scene: Scene) -> None:
-        if self.at_an_end:
-            scene.host.libvirtd_dies_at_an_end(self.number, self.moment)
-        else:
-            scene.host.libvirtd_dies(self.number, self.moment)
-
-
-def moments(call: Call) -> tuple[Moment, ...]:
-    """At which moments of a call libvirtd can die so that it makes a difference."""
-    if call.arguments.get("relative"):
-        return (Moment.BEFORE,)  # refused by these chains of absolute names
-    if call.name == "commit" and call.arguments["top"] is None:
-        return (Moment.BEFORE, Moment.UNNOTED, Moment.AFTER)
-    return _MOMENTS.get(call.name, _ALWAYS)
-
 
 async def unharmed(scenario: Scenario, *, retain: bool) -> tuple[End, list[Death]]:
     """The end without a kill, and all that can be killed on the way there."""
@@ -71,17 +35,8 @@ async def unharmed(scenario: Scenario, *, retain: bool) -> tuple[End, list[Death
     try:
         scenario.act(scene.world)
         end = await finish(scene, scenario)
-        calls = [
-            Death(number, moment, str(call))
-            for number, call in enumerate(scene.host.faults.changes, 1)
-            for moment in moments(call)
-        ]
-        ends = [
-            Death(number, moment, "the end of a job", at_an_end=True)
-            for number in range(1, scene.host.ends - before + 1)
-            for moment in _AT_AN_END
-        ]
-        return without_the_writes(end), calls + ends
+        ways = deaths(scene.host.faults.changes, scene.host.ends - before)
+        return without_the_writes(end), ways
     finally:
         await scene.world.stop()
 
@@ -92,7 +47,7 @@ async def survived(scenario: Scenario, death: Death, *, retain: bool, controller
     world, host = scene.world, scene.host
     try:
         host.revives_after = AWAY
-        death.arm(scene)
+        death.arm(host)
         scenario.act(world)
         await world.until(lambda: host.faults.deaths, 20)
         write(scene, WRITES[0])
@@ -154,11 +109,12 @@ def without_the_writes(end: End) -> End:
 async def test_killed_at_every_moment(name: str, controller: bool) -> None:
     """A2."""
     scenario, retain = SCENARIOS[name], name == "retain"
-    expected, deaths = await unharmed(scenario, retain=retain)
+    expected, ways = await unharmed(scenario, retain=retain)
+    assert ways
     if controller:  # what it makes of the rest is told by the tests that kill it alone
-        deaths = [death for death in deaths if death.moment not in _ALWAYS]
+        ways = [death for death in ways if death.moment not in WHOLE]
     wrong = {}
-    for death in deaths:
+    for death in ways:
         try:
             found = await survived(scenario, death, retain=retain, controller=controller)
         except Exception as error:  # noqa: BLE001 - all that goes wrong is told at the end

@@ -9,8 +9,8 @@ import pytest
 
 from controller.hypervisor.driver import JobStatus
 from controller.hypervisor.simulated import Moment, SimulatedHost
-from tests.reconcile.scenes import content, journal, with_points
-from tests.reconcile.world import World
+from tests.reconcile.scenes import content, journal, status, with_points
+from tests.reconcile.world import World, base_image
 
 LIMITS = {"noProgressSeconds": 30, "deadlineSeconds": 600}
 
@@ -150,3 +150,31 @@ async def test_a_machine_that_libvirt_loses_in_a_pivot_is_told_of_and_keeps_all_
     await world.until(lambda: world.object("b") is None, 600)
     assert content(world, host, uuid, "a") == {1: 1}
     assert host.visible(uuid, "vda") == wrote
+
+
+@pytest.mark.parametrize("moment", [Moment.STARTED, Moment.UNNOTED, Moment.LIVE])
+async def test_killed_in_a_take_of_two_disks_at_once(world: World, moment: Moment) -> None:
+    host = world.host()
+    host.revives_after = 1.0
+    world.policy()
+    disks = ("vda", "vdb")
+    uuid = host.add_domain("web-1", {disk: base_image(f"web-1-{disk}") for disk in disks})
+    for disk in disks:
+        host.guest_write(uuid, disk, 1, 1)
+        world.snapshot(f"of-{disk}", disk=disk)
+    host.libvirtd_dies(1, moment, on="create_snapshot")
+    await world.start()
+    await world.until(lambda: host.faults.deaths, 60)
+    assert len([call for call in host.faults.changes if call.name == "create_snapshot"]) == 1
+    for disk in disks:
+        host.guest_write(uuid, disk, 2, 2)
+    for disk in disks:
+        await told(world, f"of-{disk}")
+    wrote = {disk: host.visible(uuid, disk) for disk in disks}
+    host.shutdown(uuid)
+    host.start(uuid)
+    assert {disk: host.visible(uuid, disk) for disk in disks} == wrote
+    await world.until(lambda: all(world.is_ready(f"of-{disk}") for disk in disks), 600)
+    for disk in disks:
+        found = host.point(uuid, disk, f"file:{status(world, f'of-{disk}')['layer']['source']}")
+        assert found in ([{1: 1}, {1: 1, 2: 2}] if moment is Moment.STARTED else [{1: 1}])
