@@ -10,10 +10,10 @@ import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Want
 from controller.chain.disk import Boundary, ChainEnd, Disk
 from controller.chain.drift import known
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal, Owner, Point
 from controller.chain.observation import DiskFacts
 from controller.chain.plan import DiskPlan

@@ -6,10 +6,10 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import ANY_DISK
 from controller.chain.cost import Choice, Range
 from controller.chain.drift import fits_known
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Approved
 from controller.chain.merging import Merging
 from controller.chain.plan import DiskPlan

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from controller.chain.blocked import Blocked
 from controller.chain.convergence import Progress
 from controller.chain.gate import UNKNOWN, Gate
-from controller.chain.guards import Blocked
 from controller.chain.observation import JobKind
 
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Policy
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Operation, OperationKind
 from controller.chain.observation import DiskFacts
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from shlex import quote
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import Disk
 from controller.chain.explicit import goes_on
 from controller.chain.gate import DEEPEST, Fault, Gate, Product, told
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.ranges import ranges

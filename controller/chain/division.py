@@ -16,8 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from controller.chain.blocked import Blocked
 from controller.chain.cost import Choice, Range
-from controller.chain.guards import Blocked
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from controller.chain.approval import MergePlan, Part, merge_plan
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.cost import Choice
 from controller.chain.desired import Want
 from controller.chain.disk import Disk, Layer
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal, Operation, OperationKind
 from controller.chain.merging import Merging
 from controller.chain.observation import DiskFacts, Observation

@@ -6,11 +6,9 @@ what to do about it. Whether that may pass by itself is the reason's property, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 from shlex import quote
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Policy
 from controller.chain.disk import Disk
 from controller.chain.gate import Gate
@@ -19,121 +17,6 @@ from controller.chain.observation import DiskFacts, JobKind, Observation, RunSta
 from controller.chain.outcome import Outcome
 from controller.chain.same_location import difference
 from controller.chain.source import Source
-
-
-class Why(StrEnum):
-    """Why something does not happen now. The values are reasons of the API (held by a test)."""
-
-    WAITING_FOR_DOMAIN = "WaitingForDomain"
-    DOMAIN_PAUSED = "DomainPaused"
-    MIGRATING = "Migrating"
-    DISK_NOT_FOUND = "DiskNotFound"
-    DISK_UNSUPPORTED = "DiskUnsupported"
-    OVERLAY_REQUIRED = "OverlayRequired"
-    OVERLAY_UNUSABLE = "OverlayUnusable"
-    HYPERVISOR_UNREACHABLE = "HypervisorUnreachable"
-    CHAIN_TOO_LONG = "ChainTooLong"
-    CHAIN_UNKNOWN = "ChainUnknown"
-    CHAIN_DIVERGED = "ChainDiverged"
-    OUT_OF_STEP = "LibvirtOutOfStep"
-    DEFINITION_DIFFERS = "DefinitionDiffers"
-    FOREIGN_BLOCK_JOB = "ForeignBlockJob"
-    FOREIGN_OWNER = "ForeignOwner"
-    JOURNAL_UNREADABLE = "JournalUnreadable"
-    IMAGE_PROTECTED = "ImageProtected"
-    USERS_UNKNOWN = "UsersUnknown"
-    UNSUPPORTED_TOPOLOGY = "UnsupportedTopology"
-    STORAGE_UNREACHABLE = "StorageUnreachable"
-    CAPABILITY_MISSING = "CapabilityMissing"
-    QUEUED = "Queued"
-    NOT_CONVERGING = "NotConverging"
-    INSUFFICIENT_SPACE = "InsufficientSpace"
-    SETTLING = "Settling"
-    AWAITING_APPROVAL = "AwaitingApproval"
-    NOT_UNDERSTOOD = "NotUnderstood"
-    LAYER_NOT_FOUND = "LayerNotFound"
-    LAYER_AMBIGUOUS = "LayerAmbiguous"
-    LAYER_ACTIVE = "LayerActive"
-    FAILED = "Failed"
-    SUSPENDED = "Suspended"
-    LOST = "Lost"
-    SIZE_UNKNOWN = "SizeUnknown"
-
-
-class Ends(StrEnum):
-    """What ends a reason to wait."""
-
-    ITSELF = "itself"
-    """It passes: time, another job, a machine or a server that comes back. What is agreed to does not depend
-    on it."""
-    CHANGE = "change"
-    """Something else is declared or becomes known; that may be on its way, so nobody is called."""
-    PERSON = "person"
-    """It stays until a person does what the message says: Stalled."""
-
-
-ENDS: Mapping[Why, Ends] = {
-    Why.WAITING_FOR_DOMAIN: Ends.ITSELF,
-    Why.DOMAIN_PAUSED: Ends.ITSELF,
-    Why.MIGRATING: Ends.ITSELF,
-    Why.DISK_NOT_FOUND: Ends.CHANGE,
-    Why.DISK_UNSUPPORTED: Ends.PERSON,
-    Why.OVERLAY_REQUIRED: Ends.PERSON,
-    Why.OVERLAY_UNUSABLE: Ends.PERSON,
-    Why.HYPERVISOR_UNREACHABLE: Ends.ITSELF,
-    Why.USERS_UNKNOWN: Ends.ITSELF,
-    Why.CHAIN_TOO_LONG: Ends.PERSON,
-    Why.CHAIN_UNKNOWN: Ends.CHANGE,
-    Why.CHAIN_DIVERGED: Ends.PERSON,
-    Why.OUT_OF_STEP: Ends.PERSON,
-    Why.DEFINITION_DIFFERS: Ends.PERSON,
-    Why.NOT_UNDERSTOOD: Ends.PERSON,
-    Why.FOREIGN_BLOCK_JOB: Ends.ITSELF,
-    Why.FOREIGN_OWNER: Ends.PERSON,
-    Why.JOURNAL_UNREADABLE: Ends.PERSON,
-    Why.IMAGE_PROTECTED: Ends.PERSON,
-    Why.UNSUPPORTED_TOPOLOGY: Ends.PERSON,
-    Why.STORAGE_UNREACHABLE: Ends.ITSELF,
-    Why.CAPABILITY_MISSING: Ends.PERSON,
-    Why.QUEUED: Ends.ITSELF,
-    Why.NOT_CONVERGING: Ends.ITSELF,
-    Why.INSUFFICIENT_SPACE: Ends.ITSELF,
-    Why.SETTLING: Ends.ITSELF,
-    Why.AWAITING_APPROVAL: Ends.PERSON,
-    Why.LAYER_NOT_FOUND: Ends.PERSON,
-    Why.LAYER_AMBIGUOUS: Ends.PERSON,
-    Why.LAYER_ACTIVE: Ends.PERSON,
-    Why.FAILED: Ends.ITSELF,
-    Why.SUSPENDED: Ends.CHANGE,
-    Why.LOST: Ends.PERSON,
-    Why.SIZE_UNKNOWN: Ends.ITSELF,
-}
-"""One row for each reason (held by a test)."""
-
-
-@dataclass(frozen=True)
-class Blocked:
-    """A verdict: ``why`` is for machines, ``message`` says to a person what is in the way and what to do."""
-
-    why: Why
-    message: str
-    ends: bool = False
-    """What ends it is under way: no person is needed, whatever ``why`` says."""
-
-    @property
-    def lasting(self) -> bool:
-        """False when it ends by itself."""
-        return ENDS[self.why] is not Ends.ITSELF
-
-    @property
-    def passing(self) -> bool:
-        """True when it ends by itself and soon, so that nothing worse is done meanwhile."""
-        return self.why in (
-            Why.QUEUED,
-            Why.NOT_CONVERGING,
-            Why.HYPERVISOR_UNREACHABLE,
-            Why.USERS_UNKNOWN,
-        )
 
 
 def ownership_guard(observation: Observation) -> Blocked | None:

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from shlex import quote
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.cost import Choice
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk, Layer
 from controller.chain.gate import UNKNOWN, Gate
-from controller.chain.guards import Blocked, Why, size_unknown, unasked, unread
+from controller.chain.guards import size_unknown, unasked, unread
 from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind
 from controller.chain.observation import DiskFacts, Observation

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances, Hold
 from controller.chain.cost import Choice, Range, choices
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk
 from controller.chain.division import Division, divide
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner
 from controller.chain.merge_guards import MergeCase, merge_verdict
 from controller.chain.observation import DiskFacts, Observation

@@ -21,8 +21,8 @@ from dataclasses import dataclass, replace
 from urllib.parse import unquote
 
 from controller.chain.access import at_servers_of
+from controller.chain.blocked import Blocked, Why
 from controller.chain.disk import ChainEnd, Disk, Layer
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Approved, DiskJournal, Operation
 from controller.chain.naming import is_ours
 from controller.chain.outcome import expected

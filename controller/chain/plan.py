@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from controller.chain.blocked import Blocked
 from controller.chain.desired import Want
 from controller.chain.disk import Layer
-from controller.chain.guards import Blocked
 from controller.chain.journal import Operation, Owner, Point
 from controller.chain.steps import Step
 

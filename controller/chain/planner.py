@@ -13,6 +13,7 @@ from typing import NamedTuple, assert_never
 
 from controller.chain.adoption import adopted, refusing
 from controller.chain.approval import approved
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.convergence import endless
 from controller.chain.depth import depth_guard, too_long
@@ -21,8 +22,6 @@ from controller.chain.disk import Disk, Layer
 from controller.chain.drift import is_early, noted
 from controller.chain.explicit import is_short
 from controller.chain.guards import (
-    Blocked,
-    Why,
     definition_guard,
     disk_guard,
     domain_guard,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk, Layer
 from controller.chain.drift import overlay_of
 from controller.chain.explicit import goes_on, is_started_short
-from controller.chain.guards import Blocked, Why, definition_guard
+from controller.chain.guards import definition_guard
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Point
 from controller.chain.moved import as_moved
 from controller.chain.observation import DiskFacts, Observation

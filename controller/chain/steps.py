@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from controller.chain.blocked import Blocked
 from controller.chain.disk import Layer
-from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from controller.chain.guards import Blocked, Why
+from controller.chain.blocked import Blocked, Why
 from controller.chain.journal import OperationKind
 from controller.chain.plan import DiskPlan
 from controller.chain.steps import StartMerge, Step, Take

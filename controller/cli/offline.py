@@ -21,11 +21,11 @@ from controller.api.volumechain import (
     StepKind,
     VolumeChain,
 )
+from controller.chain.blocked import Blocked
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk, Layer
 from controller.chain.forecast import DiskForecast, Foreseen, ForeseenKind, forecast
-from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, Journal, Owner, Point
 from controller.chain.observation import DiskFacts, Observation, RunState, Size
 from controller.chain.source import Source

@@ -14,9 +14,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from uuid import uuid4
 
+from controller.chain.blocked import Why
 from controller.chain.disk import Disk, Layer
 from controller.chain.explicit import NotThePrefix, made_true, spelled_out
-from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState

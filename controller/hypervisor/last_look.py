@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from controller.chain.access import model_of
+from controller.chain.blocked import Why
 from controller.chain.disk import Disk, DomainDefinition
-from controller.chain.guards import Why, in_use, unasked, unread
+from controller.chain.guards import in_use, unasked, unread
 from controller.chain.journal import Operation, OperationKind
 from controller.chain.observation import Observation, RunState
 from controller.chain.prepared import fault

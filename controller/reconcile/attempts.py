@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Hold
 from controller.chain.convergence import Progress, progressed
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import OperationKind
 from controller.chain.observation import Observation
 from controller.chain.source import Source

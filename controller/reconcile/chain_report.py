@@ -29,10 +29,10 @@ from controller.api.volumechain import (
     VolumeChainStatus,
 )
 from controller.api.volumesnapshot import Resolved
+from controller.chain.blocked import Blocked
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import standing_drift
 from controller.chain.forecast import DiskForecast, Foreseen, ForeseenKind
-from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, Drift, Operation, Owner, Point
 from controller.chain.observation import DiskFacts, Observation
 from controller.reconcile.report import RESOLVED, RUNNING, needs_a_person, operation_status

@@ -15,7 +15,6 @@ from functools import cached_property
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.drift import fits_known
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Operation, OperationKind, Owner
 from controller.chain.merge_guards import can_grow
 from controller.chain.observation import Observation
@@ -24,10 +23,8 @@ from controller.chain.planner import plan
 from controller.chain.steps import (
     Abort,
     Discard,
-    Pivot,
     Record,
     RecordWhy,
-    SpellOut,
     StartMerge,
     Step,
     Take,
@@ -35,14 +32,9 @@ from controller.chain.steps import (
 )
 from controller.hypervisor.driver import Driver
 from controller.hypervisor.errors import (
-    Busy,
-    DriverMissing,
     HypervisorError,
     NotReady,
     OutcomeUnknown,
-    OutOfStep,
-    ServiceMissing,
-    StorageUnreachable,
     Unreachable,
 )
 from controller.hypervisor.execute import Executor, Result
@@ -52,6 +44,7 @@ from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.chains import Chains, adopts_drift, not_in_use
 from controller.reconcile.context import Context
+from controller.reconcile.failures import note_failure
 from controller.reconcile.orphans import orphans_in
 from controller.reconcile.patience import patient
 from controller.reconcile.reporter import Reporter
@@ -70,11 +63,6 @@ _LOOK_AGAIN = timedelta(seconds=5)
 
 _WAIT = timedelta(seconds=30)
 """While something waits whose end has no event."""
-
-_NOT_SENT = (
-    "QEMU is told nothing meanwhile, because it would freeze the machine while it waits; it goes on when the "
-    "server answers"
-)
 
 
 @dataclass(frozen=True)
@@ -260,7 +248,9 @@ class DomainPass:
         )
         if self._vain.repeats(found.observation, found.plan):
             for step in found.plan.steps:
-                self._failed(step, Stale("it was done, and nothing has changed"))
+                note_failure(
+                    self._context.ledger, self._key, step, Stale("it was done, and nothing has changed")
+                )
             return True
         for step in found.plan.steps:
             try:
@@ -276,7 +266,7 @@ class DomainPass:
             except (Unreachable, OutcomeUnknown):
                 raise
             except (HypervisorError, Refused) as error:
-                self._failed(step, error)
+                note_failure(self._context.ledger, self._key, step, error)
                 return True  # the executor's journal may be ahead of the domain's: look again
             self._done(step, result, found.observation)
         if all(_only_records(step) for step in found.plan.steps):
@@ -332,30 +322,7 @@ class DomainPass:
         """Nothing was done, and it is planned anew: at once, but not again and again."""
         log.info("planned anew", extra={"why": str(error)})
         if self._vain.happened():
-            self._failed(step, error)
-
-    def _failed(self, step: Step, error: HypervisorError | Refused | Stale) -> None:
-        """Remember what failed, so the next plan waits and the report says why."""
-        ledger = self._context.ledger
-        log.warning("step failed", extra={"step": type(step).__name__, "why": str(error)})
-        if isinstance(step, Discard):
-            layer = step.removal.layer
-            text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
-            why = _why(error)
-            why = Why.FAILED if why is Why.IMAGE_PROTECTED else why  # nothing is written to
-            ledger.discard_failed(self._key, layer.key, Blocked(why, text))
-            return
-        if isinstance(step, SpellOut):
-            ledger.discard_failed(self._key, step.name, Blocked(_why(error), str(error)))
-            return
-        why = _why(error)
-        text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
-        if isinstance(error, StorageUnreachable):
-            text += f"; {_NOT_SENT}"
-        if isinstance(step, Record | Pivot | Abort):
-            ledger.record_failed(self._key, step.target, why, text)
-        else:
-            ledger.failed(self._key, targets_of(step), why, text)
+            note_failure(self._context.ledger, self._key, step, error)
 
     def _done(self, step: Step, result: Result, before: Observation) -> None:
         """Note what a step came to."""
@@ -416,17 +383,6 @@ class DomainPass:
         holds = self._context.ledger.discard_holds(self._key)
         times += [until for until in holds.values() if until > now]
         return max(0.0, (min(times) - now).total_seconds()) if times else None
-
-
-def _why(error: HypervisorError | Refused | Stale) -> Why:
-    """The reason that objects give for a step that did not happen."""
-    if isinstance(error, StorageUnreachable):
-        return Why.STORAGE_UNREACHABLE
-    if isinstance(error, DriverMissing | ServiceMissing):
-        return Why.CAPABILITY_MISSING
-    if isinstance(error, OutOfStep):
-        return Why.OUT_OF_STEP
-    return error.why if isinstance(error, Refused | Stale) else Why.FAILED
 
 
 def _only_records(step: Step) -> bool:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Hold
 from controller.chain.convergence import Progress
-from controller.chain.guards import Blocked, Why
 from controller.chain.observation import JobKind, Observation
 from controller.chain.source import Source
 from controller.chain.steps import Abort

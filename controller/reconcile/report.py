@@ -19,7 +19,7 @@ from controller.api.volumesnapshot import (
     VolumeSnapshotStatus,
 )
 from controller.chain import journal, plan
-from controller.chain.guards import ENDS, Blocked, Ends, Why
+from controller.chain.blocked import ENDS, Blocked, Ends, Why
 from controller.chain.observation import DiskFacts
 
 RESOLVED = Fact(Truth.TRUE, Reason.RESOLVED)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from controller.chain.guards import Why
+from controller.chain.blocked import Why
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
 from controller.chain.source import Source

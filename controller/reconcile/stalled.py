@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from controller.chain.guards import Blocked, Why
+from controller.chain.blocked import Blocked, Why
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan, State
 from controller.chain.source import Source

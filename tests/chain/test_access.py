@@ -6,7 +6,8 @@ import pytest
 from lxml import etree
 
 from controller.chain.access import model_of, with_access
-from controller.chain.guards import Why, disk_guard
+from controller.chain.blocked import Why
+from controller.chain.guards import disk_guard
 from controller.chain.source import Host, Source
 from tests.chain import builders as b
 

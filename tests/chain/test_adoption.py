@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from controller.chain.adoption import HOW
+from controller.chain.blocked import Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.drift import known
-from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal
 from controller.chain.plan import Plan, State
 from controller.chain.planner import plan

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import Disk, Layer
-from controller.chain.guards import Why
 from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind
 from controller.chain.merge_guards import MergeCase, bitmap_guard

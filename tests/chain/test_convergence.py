@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 
 import pytest
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances, Hold
 from controller.chain.convergence import Progress, bytes_left, progressed
 from controller.chain.desired import Policy
 from controller.chain.disk import Mirror
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Operation, OperationKind
 from controller.chain.observation import DiskFacts, Job, JobKind, Observation
 from controller.chain.plan import Plan, State

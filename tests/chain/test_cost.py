@@ -11,9 +11,9 @@ from itertools import product
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.cost import Range, choices
 from controller.chain.desired import Direction
-from controller.chain.guards import Why
 from controller.chain.journal import OperationKind, Point
 from controller.chain.plan import Plan, State
 from tests.chain import builders as b

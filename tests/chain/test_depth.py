@@ -8,13 +8,13 @@ from datetime import timedelta
 
 import pytest
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.depth import depth_guard
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.forecast import forecast
 from controller.chain.gate import UNKNOWN, Gate, gate
-from controller.chain.guards import Blocked, Why
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan, State
 from controller.chain.planner import plan

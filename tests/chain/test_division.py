@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Direction, Policy
 from controller.chain.disk import ChainEnd
 from controller.chain.division import Division, divide
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import OperationKind
 from controller.chain.observation import Job, JobKind
 from controller.chain.plan import State

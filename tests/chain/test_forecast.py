@@ -7,12 +7,12 @@ from datetime import timedelta
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.circumstances import Approval, Circumstances
 from controller.chain.desired import Direction, Want
 from controller.chain.disk import Disk
 from controller.chain.drift import known
 from controller.chain.forecast import DiskForecast, Foreseen, forecast
-from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal, OperationKind
 from controller.chain.observation import Job, JobKind, Observation, RunState, Size
 from controller.chain.outcome import settled

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from controller.api.reasons import Reason
+from controller.chain.blocked import Why
 from controller.chain.disk import ChainEnd, Disk, Layer, Mirror
 from controller.chain.guards import (
-    Why,
     disk_guard,
     domain_guard,
     foreign_job_guard,

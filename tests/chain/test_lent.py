@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.desired import Placement
-from controller.chain.guards import Why, lent_guard
+from controller.chain.guards import lent_guard
 from controller.chain.journal import DiskJournal, Journal, OperationKind, Removal
 from controller.chain.journal_codec import decode, encode
 from controller.chain.opened import Opened, OpenedImage

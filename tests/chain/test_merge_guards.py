@@ -6,15 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import ChainEnd, Disk, Layer
-from controller.chain.guards import (
-    Why,
-    dwindling_guard,
-    io_error_guard,
-    room_guard,
-)
+from controller.chain.guards import dwindling_guard, io_error_guard, room_guard
 from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind
 from controller.chain.merge_guards import (

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 
+from controller.chain.blocked import Why
 from controller.chain.desired import Direction, Memory, Policy
 from controller.chain.disk import ChainEnd, Mirror
-from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal, OperationKind, Owner, Removal
 from controller.chain.observation import JobKind, Size
 from controller.chain.plan import State

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.disk import ChainEnd, Disk, Layer
 from controller.chain.drift import known
-from controller.chain.guards import Why
 from controller.chain.journal import Approved, DiskJournal, Drift, OperationKind, Owner, Point, Removal
 from controller.chain.moved import followed, moved
 from controller.chain.observation import RunState

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from hypothesis import event, given
 from hypothesis import strategies as st
 
+from controller.chain.blocked import Why
 from controller.chain.desired import Direction, Placement, Policy, Want
-from controller.chain.guards import Why
 from controller.chain.plan import State
 from controller.chain.source import Source
 from tests.chain import builders as b

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from controller.chain.blocked import Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.cost import Range, choices
 from controller.chain.desired import Direction, Policy
 from controller.chain.gate import UNKNOWN, Gate, gate
-from controller.chain.guards import Why, pull_guard
+from controller.chain.guards import pull_guard
 from controller.chain.journal import OperationKind
 from controller.chain.observation import Job, JobKind, Observation
 from controller.chain.plan import Plan

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Hold
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import known as known_chain
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Attempt, DiskJournal, Known, OperationKind, Removal
 from controller.chain.observation import DiskFacts, RunState
 from controller.chain.opened import Opened, OpenedImage

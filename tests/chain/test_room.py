@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.chain import qcow2
+from controller.chain.blocked import Why
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import Layer
-from controller.chain.guards import Why
 from controller.chain.journal import OperationKind
 from controller.chain.merge_guards import MergeCase, device_guard
 from controller.chain.observation import Size

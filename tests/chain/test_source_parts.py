@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from lxml import etree
 
+from controller.chain.blocked import Why
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import ChainEnd, Disk, Layer
-from controller.chain.guards import Why, disk_guard
+from controller.chain.guards import disk_guard
 from controller.chain.journal import OperationKind
 from controller.chain.merge_guards import MergeCase, merge_verdict, shared_guard, understood_guard
 from controller.chain.source import Source

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.desired import Memory, Placement, Policy
-from controller.chain.guards import Why
 from controller.chain.observation import RunState
 from controller.chain.plan import State
 from controller.chain.planner import plan

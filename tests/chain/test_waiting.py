@@ -7,9 +7,9 @@ from datetime import timedelta
 
 import pytest
 
+from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Hold
 from controller.chain.desired import Policy
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import OperationKind, Removal
 from controller.chain.observation import Job, JobKind
 from controller.chain.planner import plan

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from controller.chain.blocked import ENDS, Blocked, Ends, Why
 from controller.chain.circumstances import Approval, Circumstances, Hold
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import known
 from controller.chain.forecast import DiskForecast, forecast
-from controller.chain.guards import ENDS, Blocked, Ends, Why
 from controller.chain.observation import DiskFacts, Job, JobKind, Observation, RunState, Size
 from controller.chain.plan import DiskPlan
 from controller.chain.planner import plan

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from controller.chain.guards import Blocked, Why
+from controller.chain.blocked import Blocked, Why
 
 
 def says(found: Blocked | None, why: Why, *words: str) -> None:

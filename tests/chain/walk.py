@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from controller.chain.blocked import Blocked
 from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import ChainEnd, Disk, Layer
-from controller.chain.guards import Blocked
 from controller.chain.journal import DiskJournal, OperationKind, Owner, Point
 from controller.chain.merging import Merging
 from controller.chain.observation import DiskFacts, Observation, Size

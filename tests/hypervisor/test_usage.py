@@ -9,10 +9,11 @@ from typing import Any, cast
 import pytest
 from lxml import etree
 
+from controller.chain.blocked import Why
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
 from controller.chain.disk import Layer
-from controller.chain.guards import Why, lent_guard
+from controller.chain.guards import lent_guard
 from controller.chain.journal import DiskJournal, Journal, OperationKind, Removal
 from controller.chain.journal_codec import encode
 from controller.chain.merge_guards import MergeCase, merge_verdict, shared_guard

@@ -9,9 +9,9 @@ import pytest
 
 from controller.api.reasons import Reason
 from controller.api.volumesnapshot import Resolved, VolumeSnapshot, VolumeSnapshotStatus
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk, Layer, Mirror
-from controller.chain.guards import Blocked, Why
 from controller.chain.journal import Operation, OperationKind, Owner, Point
 from controller.chain.observation import DiskFacts, Job, JobKind
 from controller.chain.plan import Standing, State

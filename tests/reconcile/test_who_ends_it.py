@@ -15,7 +15,7 @@ import pytest
 
 import controller
 from controller.api.reasons import Reason
-from controller.chain.guards import Why
+from controller.chain.blocked import Why
 from controller.cli.advice import ADVICE
 from controller.reconcile.overdue import PATIENT
 from controller.reconcile.report import NEEDS_A_PERSON

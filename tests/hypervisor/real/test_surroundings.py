@@ -10,9 +10,9 @@ from pathlib import Path
 import libvirt
 import pytest
 
+from controller.chain.blocked import Why
 from controller.chain.cost import Choice, Range
 from controller.chain.desired import Policy
-from controller.chain.guards import Why
 from controller.chain.journal import DiskJournal, Journal, OperationKind
 from controller.chain.marks import Mark, MarkKind, parse_mark
 from controller.chain.merge_guards import MergeCase, bitmap_guard, mark_guard

@@ -1,0 +1,61 @@
+"""What follows from a step that failed: how long it is waited for, and what the objects say meanwhile."""
+
+from __future__ import annotations
+
+import logging
+
+from controller.chain.blocked import Blocked, Why
+from controller.chain.steps import Abort, Discard, Pivot, Record, SpellOut, Step, targets_of
+from controller.hypervisor.errors import (
+    Busy,
+    DriverMissing,
+    HypervisorError,
+    OutOfStep,
+    ServiceMissing,
+    StorageUnreachable,
+)
+from controller.hypervisor.last_look import Refused, Stale
+from controller.reconcile.ledger import Ledger
+from controller.reconcile.store import DomainKey
+
+log = logging.getLogger(__name__)
+
+_NOT_SENT = (
+    "QEMU is told nothing meanwhile, because it would freeze the machine while it waits; it goes on when the "
+    "server answers"
+)
+
+
+def note_failure(
+    ledger: Ledger, key: DomainKey, step: Step, error: HypervisorError | Refused | Stale
+) -> None:
+    """Remember what failed, so the next plan waits and the report says why."""
+    log.warning("step failed", extra={"step": type(step).__name__, "why": str(error)})
+    why = _why(error)
+    if isinstance(step, Discard):
+        layer = step.removal.layer
+        text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
+        why = Why.FAILED if why is Why.IMAGE_PROTECTED else why  # nothing is written to
+        ledger.discard_failed(key, layer.key, Blocked(why, text))
+        return
+    if isinstance(step, SpellOut):
+        ledger.discard_failed(key, step.name, Blocked(why, str(error)))
+        return
+    text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
+    if isinstance(error, StorageUnreachable):
+        text += f"; {_NOT_SENT}"
+    if isinstance(step, Record | Pivot | Abort):
+        ledger.record_failed(key, step.target, why, text)
+    else:
+        ledger.failed(key, targets_of(step), why, text)
+
+
+def _why(error: HypervisorError | Refused | Stale) -> Why:
+    """The reason that objects give for a step that did not happen."""
+    if isinstance(error, StorageUnreachable):
+        return Why.STORAGE_UNREACHABLE
+    if isinstance(error, DriverMissing | ServiceMissing):
+        return Why.CAPABILITY_MISSING
+    if isinstance(error, OutOfStep):
+        return Why.OUT_OF_STEP
+    return error.why if isinstance(error, Refused | Stale) else Why.FAILED
