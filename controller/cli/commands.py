@@ -193,7 +193,7 @@ def _terms(snapshot: VolumeSnapshot, classes: dict[str, VolumeSnapshotClass] | N
     name = snapshot.spec.volume_snapshot_class_name
     found = classes.get(name) if name else next((one for one in classes.values() if one.marked_default), None)
     if name and found is None:
-        return Terms(merge=snapshot.spec.deletion_policy is not DeletionPolicy.RETAIN)
+        return Terms(merge=False)  # nobody knows what it protected, so its deletion writes to no image
     spec = found.spec if found else VolumeSnapshotClassSpec()
     policy = Policy(
         direction=Direction(spec.merge.direction.value), settle_seconds=0, protected=spec.protected_images

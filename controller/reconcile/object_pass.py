@@ -21,6 +21,11 @@ GONE_AFTER_SECONDS = 60.0
 
 _WAIT_SECONDS = 30.0
 
+_OTHER_PROCESSES = (
+    "This controller handles some of the hypervisors only and cannot tell whether the domain is gone for "
+    "good: if it is, docs/operations.md, section A deletion does not end, has the last way out"
+)
+
 
 @dataclass
 class ObjectPasses:
@@ -83,9 +88,12 @@ class ObjectPasses:
             state = State.DELETING_STALLED if found.stalled and not found.gone else State.DELETING
         else:
             state = State.STALLED if found.stalled else State.WAITING
-        resolved = Fact(Truth.FALSE, found.reason, found.message)
-        chain = Fact(Truth.UNKNOWN, found.reason, found.message)
-        verdict = Verdict(state, found.reason, found.message, resolved=resolved, chain_in_sync=chain)
+        message = found.message
+        if deleting and not (found.gone or self.context.whole_fleet):
+            message += f". {_OTHER_PROCESSES}"
+        resolved = Fact(Truth.FALSE, found.reason, message)
+        chain = Fact(Truth.UNKNOWN, found.reason, message)
+        verdict = Verdict(state, found.reason, message, resolved=resolved, chain_in_sync=chain)
         if not (deleting and found.gone):  # which goes by itself
             before, overdue = snapshot.parsed.status.conditions, self.context.overdue
             verdict = overdue.judged(key, snapshot.parsed.uid, verdict, before)

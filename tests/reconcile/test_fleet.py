@@ -98,6 +98,7 @@ async def test_each_process_of_a_sharded_fleet_speaks_of_its_own(world: World) -
         world.delete("b")
         await asyncio.sleep(200)
         assert world.object("b") is not None, "no process knows all places where the domain may be"
+        await world.says("b", "DomainNotFound", "gone for good", "docs/operations.md", stalled=True)
     finally:
         await other.stop()
 
