@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from itertools import permutations
 from typing import Any
 
 import pytest
 
 from controller.api import FINALIZER
+from controller.hypervisor.simulated import Killed
+from controller.kube.fake import Call, Phase
 from controller.kube.kinds import VOLUME_SNAPSHOT_CLASS, Raw
 from controller.reconcile.classes import LINGER_SECONDS
 from tests.reconcile.scenes import journal, web, with_points
@@ -220,3 +223,49 @@ async def test_a_take_waits_for_its_class_whatever_an_older_one_said(world: Worl
     world.snapshot("b", volumeSnapshotClassName="gold")
     await world.says("b", "ClassNotFound", "gold")
     assert len(world.chain(host, uuid)) == 2
+
+
+# Killed ----------------------------------------------------------------------------------------------------
+
+
+async def prune(kill_at: int, phase: Phase) -> int:
+    """Take a point, then delete the class and it together; the controller is killed at one of its writes (0:
+    never) and started again. Returns how many writes there were. All must be gone in the end."""
+    world, seen = World(), 0
+
+    def hook(call: Call, when: Phase) -> None:
+        nonlocal seen
+        if call.writes and call.verb != "event" and when == phase:
+            seen += 1
+            if seen == kill_at:
+                raise Killed
+
+    world.kube.hook = hook
+    host = world.host()
+    world.policy()
+    uuid = web(host)
+    await world.start()
+
+    async def until(holds: Callable[[], object]) -> None:
+        await world.until(lambda: holds() or (world.mortal is not None and world.mortal.dead))
+        if not holds():
+            await world.crash()
+            await world.start()
+            await world.until(holds)
+
+    world.snapshot("a")
+    await until(lambda: world.is_ready("a") and held(world))
+    delete_class(world)
+    world.delete("a")
+    await until(lambda: world.object("a") is None and the_class(world) is None)
+    assert len(world.chain(host, uuid)) == 1
+    assert seen >= kill_at
+    await world.stop()
+    return seen
+
+
+@pytest.mark.parametrize("phase", ["before", "after"])
+async def test_a_prune_ends_wherever_the_controller_is_killed(phase: Phase) -> None:
+    """B1: the class and the point, before and after every write to Kubernetes."""
+    for number in range(1, await prune(0, phase) + 1):
+        await prune(number, phase)
