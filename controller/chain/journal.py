@@ -130,6 +130,9 @@ class Known:
     """Identities of the layers, active first."""
     whole: bool = True
     """Whether the last of them is the base."""
+    at: str = ""
+    """RFC 3339 time, UTC: when that was recorded. All that varve itself had to write to these images was
+    written by then. Empty in a record of a version that did not note it."""
 
 
 @dataclass(frozen=True)

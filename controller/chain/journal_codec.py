@@ -157,6 +157,8 @@ def _encode_removal(element: etree._Element, removal: Removal) -> None:
 def _encode_notes(element: etree._Element, disk: DiskJournal) -> None:
     if disk.known:
         child = etree.SubElement(element, "known", whole="yes" if disk.known.whole else "no")
+        if disk.known.at:
+            child.set("at", disk.known.at)
         _encode_keys(child, "layer", disk.known.keys)
     if disk.drift:
         child = etree.SubElement(element, "drift", since=disk.drift.since)
@@ -254,7 +256,8 @@ def _decode_removal(element: etree._Element) -> Removal:
 def _decode_known(element: etree._Element | None) -> Known | None:
     if element is None:
         return None
-    return Known(_keys(element, "layer"), whole=element.get("whole") == "yes")
+    whole = element.get("whole") == "yes"
+    return Known(_keys(element, "layer"), whole=whole, at=element.get("at", ""))
 
 
 def _decode_drift(element: etree._Element | None) -> Drift | None:

@@ -60,7 +60,7 @@ _DISK = _form(
     "target",
     one={
         "operation": _OPERATION,
-        "known": _form("", "whole", many={"layer": _KEY}),
+        "known": _form("at", "whole", many={"layer": _KEY}),
         "drift": _form("since", many={"added": _KEY, "gone": _KEY}),
         "approved": _APPROVED,
     },

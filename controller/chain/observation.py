@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 
 from controller.chain.disk import Disk
@@ -80,6 +81,10 @@ class DiskFacts:
     """The machine is off, and libvirt knows how that came about: it was there when QEMU ended."""
     opened: Opened | None = None
     """What QEMU says that it has open. None: it was not asked."""
+
+    written: Mapping[str, datetime] | None = None
+    """When images of the chain were written to last, by their storage's clock and by layer identity; what
+    cannot be told is missing. None when it was not read in this pass: it is read to judge what others did."""
 
     @property
     def chain(self) -> Disk | None:

@@ -69,6 +69,8 @@ class DiskPlan:
     """The operation whose job runs now."""
     wants_usage: bool = False
     """A merge or removal is due and needs to know who else uses the images."""
+    wants_written: bool = False
+    """It must be known when images were written to last, to judge what somebody else did."""
     wants_opened: bool = False
     """What became of a take needs to be asked of QEMU itself."""
     merging: bool = False
@@ -97,6 +99,11 @@ class Plan:
     def wants_usage(self) -> bool:
         """True when planning again with the images in use elsewhere would get further."""
         return any(disk.wants_usage for disk in self.disks)
+
+    @property
+    def wants_written(self) -> frozenset[str]:
+        """Disks of which it must be read when their images were written to last."""
+        return frozenset(disk.target for disk in self.disks if disk.wants_written)
 
     @property
     def wants_opened(self) -> frozenset[str]:

@@ -20,6 +20,7 @@ from controller.chain.depth import depth_guard, too_long
 from controller.chain.desired import Policy, Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import is_early, noted
+from controller.chain.evidence import evidence, may_tell
 from controller.chain.explicit import is_short
 from controller.chain.guards import (
     definition_guard,
@@ -147,9 +148,14 @@ class _DiskPlanner:
         kept = adopted(kept, self.wants, facts)
         seen = noted(kept, chain, now=now, adopt=adopt, witnessed=witnessed, running=live)
         due = at.judged_at.get(target, at.now)
-        if seen != kept and due > at.now and is_early(kept, chain, witnessed):
-            text = f"somebody has just changed the chain of disk {target}"
-            return DiskPlan(target, blocked=Blocked(Why.CHAIN_UNKNOWN, text), wake_at=due)
+        if seen != kept and is_early(kept, chain, witnessed):
+            if due > at.now:
+                text = f"somebody has just changed the chain of disk {target}"
+                return DiskPlan(target, blocked=Blocked(Why.CHAIN_UNKNOWN, text), wake_at=due)
+            if facts.written is None and may_tell(kept, chain):
+                return DiskPlan(target, wants_written=True)
+            told = evidence(kept, chain, facts.written or {})
+            seen = noted(kept, chain, now=now, adopt=adopt, witnessed=told, running=live)
         behind = target in self.observation.behind and not is_short(facts)  # which is mended with the chain
         if seen == self.record and not behind:
             return None
@@ -426,6 +432,9 @@ class _DiskPlanner:
         return hold.blocked if hold is not None and hold.until > self.circumstances.now else None
 
     def _do(self, step: Step) -> DiskPlan:
+        if isinstance(step, Record) and step.record.known is not None:
+            known = replace(step.record.known, at=timestamp(self.circumstances.now))
+            step = replace(step, record=replace(step.record, known=known))
         return DiskPlan(self.record.target, step=step)
 
     def _waiting(self, blocked: Blocked | None) -> DiskPlan:

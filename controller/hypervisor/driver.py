@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Protocol
 
@@ -288,6 +289,11 @@ class Driver(Protocol):
     async def inside(self, images: Iterable[Source]) -> Mapping[str, Inside]:
         """What qcow2 images say of themselves, by identity: on files and gluster their version, on local
         block devices also what they take. Nobody may be writing to those. What cannot be read is missing."""
+        ...
+
+    async def written(self, images: Iterable[Source]) -> Mapping[str, datetime]:
+        """When images were written to last, by identity and by the clock of their storage: of files and on
+        gluster. What cannot be told is missing. Raises Unreachable."""
         ...
 
     async def surroundings(self, uuid: str, images: Iterable[Source]) -> Surroundings:

@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
@@ -200,6 +201,24 @@ class LibvirtDriver:
         wanted = {image.key: image for image in images}
         found = await asyncio.gather(*(self._inside(image) for image in wanted.values()))
         return {key: inside for key, inside in zip(wanted, found, strict=True) if inside is not None}
+
+    async def written(self, images: Iterable[Source]) -> Mapping[str, datetime]:
+        found = {}
+        for image in images:
+            place = places.place_of(image)
+            if place is None:
+                continue
+            try:
+                await self._reach.ask([image])
+                when = (await self._listings.of(place)).written.get(image.location)
+            except Unreachable:
+                raise
+            except HypervisorError as error:
+                _log.info("a place cannot be listed", extra={"where": place.key, "why": str(error)})
+                continue
+            if when is not None:
+                found[image.key] = when
+        return found
 
     async def _inside(self, image: Source) -> Inside | None:
         place = places.place_of(image)

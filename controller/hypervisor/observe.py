@@ -167,6 +167,15 @@ def _worth_a_look(observation: Observation, marks: Iterable[Mark]) -> list[Sourc
     return found
 
 
+async def with_written(driver: Driver, observation: Observation, targets: Collection[str]) -> Observation:
+    """The observation with when the images of these disks were written to last. Raises as :func:`observe`."""
+    chains = {target: observation.disks[target].chain for target in targets}
+    images = [layer.source for chain in chains.values() if chain is not None for layer in chain.layers]
+    written = await driver.written(images)
+    disks = {t: replace(f, written=written) if t in chains else f for t, f in observation.disks.items()}
+    return replace(observation, disks=disks)
+
+
 async def with_opened(
     driver: Driver, observation: Observation, targets: Collection[str], *, identities: Collection[str]
 ) -> Observation:

@@ -16,6 +16,7 @@ import re
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 import libvirt
@@ -104,11 +105,13 @@ class Listing:
     """All images there, named in the same way."""
     versions: Mapping[str, int] = field(default_factory=dict)
     """Of the qcow2 images, by the same names: 2 (``compat=0.10``) or 3."""
+    written: Mapping[str, datetime] = field(default_factory=dict)
+    """When each was written to last, by the same names, where libvirt tells."""
 
 
 def listing(connection: libvirt.virConnect, place: Place) -> Listing:
     """List ``place``. Raises NotListable, or Unreadable for an image whose header may name anything."""
-    found, images, versions = {}, set[str](), {}
+    found, images, versions, written = {}, set[str](), {}, {}
     with opened(connection, place) as pool:
         for volume in pool.listAllVolumes(0):
             name = place.name_of(told(volume.name))
@@ -120,7 +123,9 @@ def listing(connection: libvirt.virConnect, place: Place) -> Listing:
                 found[name] = backing
             if root.find("target/format[@type='qcow2']") is not None:
                 versions[name] = 3 if root.findtext("target/compat") == "1.1" else 2
-        return Listing(found, _free(*pool.info()), frozenset(images), versions)
+            if mtime := root.findtext("target/timestamps/mtime"):
+                written[name] = datetime.fromtimestamp(float(mtime), UTC)
+        return Listing(found, _free(*pool.info()), frozenset(images), versions, written)
 
 
 def _described(volume: libvirt.virStorageVol, name: str) -> etree._Element | None:

@@ -39,7 +39,7 @@ from controller.hypervisor.errors import (
 )
 from controller.hypervisor.execute import Executor, Result
 from controller.hypervisor.last_look import Refused, Stale
-from controller.hypervisor.observe import Fleet, observe, with_opened, with_usage
+from controller.hypervisor.observe import Fleet, observe, with_opened, with_usage, with_written
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.chains import Chains, adopts_drift, not_in_use
@@ -142,6 +142,9 @@ class DomainPass:
         if targets := found.plan.wants_opened:
             identities = self._context.identities(self._key.hypervisor)
             observation = await with_opened(driver, observation, targets, identities=identities)
+            found = self._planned(observation, wants)
+        if targets := found.plan.wants_written:
+            observation = await with_written(driver, observation, targets)
             found = self._planned(observation, wants)
         if found.plan.wants_usage:
             self._context.ledger.asks_others(self._key)

@@ -207,7 +207,7 @@ _DISKS = st.builds(
     lent=st.frozensets(SOURCES.map(lambda s: s.key), max_size=3),
     operation=st.none() | _OPERATIONS,
     removals=st.lists(_REMOVALS, max_size=2).map(tuple),
-    known=st.none() | st.builds(Known, _KEYS, st.booleans()),
+    known=st.none() | st.builds(Known, _KEYS, st.booleans(), TEXT),
     drift=st.none() | st.builds(Drift, TEXT, _KEYS, _KEYS),
     approved=st.none() | _APPROVED,
     attempts=st.lists(st.builds(Attempt, NAME, st.integers(1, 1000)), max_size=2).map(tuple),

@@ -14,6 +14,7 @@ from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.drift import known
 from controller.chain.journal import DiskJournal
+from controller.chain.merging import timestamp
 from controller.chain.plan import Plan, State
 from controller.chain.planner import plan
 from controller.chain.steps import Record, StartMerge
@@ -45,7 +46,7 @@ def test_a_layer_is_bound_and_nothing_is_taken() -> None:
     assert (point.taken, point.consistency, point.consistency_message) == ("", "", HOW)
     assert point.capacity == b.CAPACITY
     assert record.images == frozenset(), "the overlay stays the image of whoever made it"
-    assert record.known == known(CHAIN)
+    assert record.known == replace(known(CHAIN), at=timestamp(b.NOW))
     after = planned(CHAIN, adopting("old", "a"), record=record)
     assert after.steps == ()
     assert [standing.state for standing in after.standings] == [State.HELD]

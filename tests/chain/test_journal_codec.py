@@ -153,7 +153,7 @@ FULL = f"""<chain version='1' cluster='c' xmlns='{JOURNAL_NAMESPACE}'><disk targ
   <image type='file' format='raw'><source file='/r'/></image>
   <owner namespace='n' name='a' uid='u'/></removal>
 <attempt uid='u' number='2'/>
-<known whole='yes'><layer key='k'/></known>
+<known whole='yes' at='t'><layer key='k'/></known>
 <drift since='t'><added key='a'/><gone key='g'/></drift>
 <approved plan='p'><boundary key='b'/></approved></disk></chain>"""
 """All that this version writes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 
 from controller.chain.gate import Gate
 from controller.chain.observation import JobKind, RunState
@@ -133,6 +134,13 @@ class SimulatedDriver(Connection):
             if not self._host.storage_daemon:
                 raise NotExaminable(NO_STORAGE_DAEMON)
             return self._host.storage.examine(source)
+
+    async def written(self, images: Iterable[Source]) -> Mapping[str, datetime]:
+        """What a test put into ``host.storage.written``."""
+        wanted = [image.key for image in images]
+        async with self._call("written", changing=False, images=" ".join(wanted)):
+            known = self._host.storage.written if self._host.storage_daemon else {}
+            return {key: known[key] for key in wanted if key in known}
 
     async def present(self, source: Source) -> bool | None:
         """Whether the storage has it, where libvirt could tell."""

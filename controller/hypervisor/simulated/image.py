@@ -10,6 +10,7 @@ import json
 import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from controller.chain.prepared import Examined
 from controller.chain.qcow2 import Inside
@@ -125,6 +126,8 @@ class Storage:
         self.kept: dict[str, HypervisorError] = {}
         """What removing an image answers, for as long as its key is here: one that is immutable or on
         storage that is read-only (NotRemovable), or open for ever (StillOpen)."""
+        self.written: dict[str, datetime] = {}
+        """When images were written to last, by identity, as a test says."""
         self._refusals: list[tuple[str, HypervisorError]] = []
         self.silent: set[str] = set()
         """Servers that do not answer, as the beginning of the keys of their images (``nbd://127.0.0.1:1/``)."""

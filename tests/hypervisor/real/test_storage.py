@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +81,16 @@ async def test_exactly_the_image_is_removed(driver: Driver, images: Path, host: 
     assert await driver.remove_image(Source.file(f"{images}/c")) is Removal.ABSENT
     assert files.names(str(images)) == {"base", "a", "b"}
     assert pool_names(host) == before, "the pool that was made for it is still there"
+
+
+async def test_when_images_were_written_to_last(driver: Driver, images: Path) -> None:
+    """B11: a merge that nobody saw is told from it."""
+    os.utime(images / "base", (1_600_000_000, 1_500_000_000))
+    base, missing = Source.file(f"{images}/base"), Source.file(f"{images}/none")
+    export = Source.network("nbd", "x", [SourceHost("127.0.0.1", "1")])
+    assert await driver.written([base, missing, export]) == {
+        base.key: datetime.fromtimestamp(1_500_000_000, UTC)
+    }
 
 
 async def test_referrers_are_found_by_absolute_and_relative_names(driver: Driver, images: Path) -> None:
