@@ -39,7 +39,6 @@ from controller.hypervisor.errors import (
     CannotKeepRelative,
     FlagUnknown,
     HypervisorError,
-    NotListable,
     NotRemovable,
     OperationFailed,
     StillOpen,
@@ -275,13 +274,11 @@ class Executor:
         source = step.removal.layer.source
         try:
             await self._last.refuse_if_used(source)
-        except NotListable as error:
-            return error.message
         except Refused as error:
             if not step.open_for_long or error.why is not Why.IMAGE_PROTECTED:
                 raise
             return str(error)
-        except NotRemovable as error:
+        except NotRemovable as error:  # NotListable among them
             return error.message
         empty = not step.removal.attempted or await self._last.is_empty(step.target, source)
         return "" if empty else uncertain(step.removal.since)
