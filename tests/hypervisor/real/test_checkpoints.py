@@ -24,6 +24,7 @@ from controller.chain.merge_guards import MergeCase, merge_verdict
 from controller.hypervisor.driver import JobStatus
 from controller.hypervisor.observe import observe, with_usage
 from lab import Host
+from lab.storage.image import run_qemu_tool
 from tests.hypervisor.real.subject import Subject, until
 
 pytestmark = pytest.mark.real
@@ -37,6 +38,8 @@ class Backups:
     def __init__(self, subject: Subject, directory: Path) -> None:
         self.subject = subject
         self.directory = directory
+        self.written = ""
+        """The newest write, as qemu-io has it."""
 
     @property
     def domain(self) -> Any:
@@ -45,8 +48,9 @@ class Backups:
     def write(self) -> None:
         """Something new at a place of its own, and over a part of what was written before."""
         number = next(_PATTERNS)
-        for offset, length in ((4 + number % 40, 1), (2, 1)):
-            self.monitor(f"write -P {number % 255} {offset}M {length * 640}k")
+        self.written = f"-P {1 + number % 250} {4 + number % 11}M 640k"
+        self.monitor(f"write {self.written}")
+        self.monitor(f"write -P {1 + number % 250} 2M 640k")
 
     def monitor(self, command: str) -> None:
         at = self.subject.machine.disks.index(self.subject.target)
@@ -76,6 +80,8 @@ class Backups:
         number = next(_PATTERNS)
         increment = await self.backup(f"increment-{number}", since=since)
         now = await self.backup(f"now-{number}")
+        if self.written:  # QEMU does not tell the monitor how a write ended
+            run_qemu_tool("qemu-io", "-r", "-f", "qcow2", "-c", f"read {self.written}", str(now))
         tool("rebase", "-u", "-f", "qcow2", "-F", "qcow2", "-b", f"{since}.qcow2", str(increment))
         return tool("compare", str(increment), str(now), fails=True)
 
@@ -113,6 +119,7 @@ async def merged(subject: Subject, way: str) -> None:
     if kind == "pull":
         await subject.pull(at[0] if at else None)
         await subject.events.job(JobStatus.COMPLETED)
+        await until(lambda: not subject.machine.domain.blockJobInfo(subject.target, 0))
         return
     await subject.commit(at[0], at[1] if kind == "commit" else None)
     if kind == "active":
