@@ -8,6 +8,7 @@ import pytest
 
 from controller.chain.disk import ChainEnd
 from controller.chain.observation import JobKind
+from controller.chain.parse import parse_domain
 from controller.chain.source import Source
 from controller.hypervisor.driver import JobStatus
 from controller.hypervisor.errors import (
@@ -87,15 +88,19 @@ async def test_flatten_of_a_chain_that_libvirt_does_not_know(bench: Workbench) -
 
 
 async def test_completion_alone_is_not_durable(bench: Workbench) -> None:
-    """The trap that makes the flush necessary (QEMU 7.2): every document shows the new chain, and the data
-    is gone with the process."""
+    """A4: the trap that makes the flush necessary (QEMU 7.2): every document shows the new chain, and the
+    data is gone with the process. Later ones may write it by themselves (10.0.13 does, 10.0.2 does not)."""
     uuid, layers = await four_layers(bench)
     await bench.pull(uuid, layers[0])
     await bench.finish(uuid, "vda")
     await bench.kill_qemu(uuid)
     assert (await bench.inactive(uuid)).keys == keys(layers[3], layers[0])
     assert await bench.backing_name(layers[3]) == layers[0].uri
-    assert await bench.offline(layers[3]) == overlaid(CONTENTS[0], CONTENTS[3])
+    found, lost = await bench.offline(layers[3]), overlaid(CONTENTS[0], CONTENTS[3])
+    if (await bench.driver.facts()).qemu_version.startswith("7.2."):
+        assert found == lost
+    else:
+        assert found in (lost, overlaid(*CONTENTS))
     assert await bench.offline(layers[2]) == overlaid(*CONTENTS[:3])
 
 
@@ -108,7 +113,9 @@ async def test_reading_does_not_harm_a_pull(bench: Workbench, flatten: bool) -> 
     await bench.pull(uuid, None if flatten else layers[0], bandwidth=SLOW)
     reading = await bench.driver.read(uuid)
     assert reading.jobs["vda"].kind is JobKind.PULL
-    assert reading.stats == ()
+    machine = parse_domain(reading.live_xml or "").machine
+    safe = (await bench.driver.facts()).gate.may_watch_pulls(machine)
+    assert bool(reading.stats) is safe
     finishing = asyncio.ensure_future(bench.finish(uuid, "vda"))
     while not finishing.done():
         await bench.driver.read(uuid)
