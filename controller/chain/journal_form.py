@@ -1,7 +1,7 @@
 """The form of a journal: every element, attribute and yes-or-no that this version reads and writes.
 
 What is not listed here was written by a newer version, and would be lost with the next write, so a journal
-that has it is refused (ADR 11). Whoever adds something to the journal adds it here.
+that has it is refused (ADR 15). Whoever adds something to the journal adds it here.
 """
 
 from __future__ import annotations
