@@ -12,10 +12,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
-from typing import TypeVar
 
 import libvirt
 from lxml import etree
@@ -24,9 +23,9 @@ from controller.chain.parse import JOURNAL_NAMESPACE
 from controller.chain.prepared import Examined
 from controller.chain.qcow2 import Inside
 from controller.chain.source import Source
-from controller.hypervisor import definition, examine, monitor, places, probe, reading, storage
+from controller.hypervisor import changing, definition, examine, monitor, places, probe, reading, storage
 from controller.hypervisor.aliases import Aliases
-from controller.hypervisor.connections import Connections
+from controller.hypervisor.calls import Calls
 from controller.hypervisor.definitions import DefinitionReader
 from controller.hypervisor.doorbell import doorbell
 from controller.hypervisor.driver import (
@@ -44,17 +43,15 @@ from controller.hypervisor.driver import (
     Running,
     Surroundings,
 )
-from controller.hypervisor.errors import HypervisorError, OperationFailed, Unreachable
+from controller.hypervisor.errors import HypervisorError, Unreachable
 from controller.hypervisor.events import DeviceFailed, RawEvent
 from controller.hypervisor.listings import Listings
 from controller.hypervisor.reach import Reach, is_local
 from controller.hypervisor.reach_progress import Use
-from controller.hypervisor.threads import CONNECTION, CallThreads, Progress, Unanswered
+from controller.hypervisor.threads import CONNECTION, Unanswered
 from controller.hypervisor.timing import DEFAULT_TIMING, Timing
 
 _log = logging.getLogger(__name__)
-T = TypeVar("T")
-_Function = Callable[[libvirt.virConnect], T]
 
 _PREFIX = "varve"
 _LOST_FOR_GOOD = 600.0
@@ -97,15 +94,12 @@ class LibvirtDriver:
         self._sink = sink
         self._timing = timing
         self._loop = asyncio.get_running_loop()
-        self._connections = Connections(
-            uri, keepalive_interval=timing.keepalive_interval, keepalive_count=timing.keepalive_count
-        )
-        self._threads = CallThreads(uri, unanswered, ending=self._connections.hang_up, late=self._answered)
-        self._closed: asyncio.Future[None] | None = None
+        self._calls = Calls(uri, unanswered, timing, late=self._answered)
+        self._ask, self._change, self._run = self._calls.ask, self._calls.change, self._calls.run
         self._aliases = Aliases(self._target, self._emit)
         self._listings = Listings(self._list)
         self._definitions = DefinitionReader(
-            self._ask_definitions,
+            self._calls.definitions,
             hangs=lambda uuid: bool(unanswered.calls(uuid)),
             answered=lambda uuid: self._emit(Answered(uuid)),
         )
@@ -123,15 +117,9 @@ class LibvirtDriver:
         """Connect. Raises Unreachable, with what was wrong, after ``timing.connect`` seconds at most."""
         self = cls(uri, sink, unanswered, reach, timing)
         try:
-            await self._threads.run(
-                lambda: self._connections.open(self._take),
-                key=CONNECTION,
-                what="opening the connection",
-                deadline=timing.connect,
-                retry_after=_LOST_FOR_GOOD,
-            )
+            await self._calls.open(self._take, retry_after=_LOST_FOR_GOOD)
         except BaseException as error:
-            self._end()
+            self._calls.end()
             hanging = unanswered.calls(CONNECTION)
             if isinstance(error, Unreachable) and hanging:
                 since = f"{hanging[0].began:%Y-%m-%d %H:%M:%S} UTC"
@@ -154,15 +142,6 @@ class LibvirtDriver:
 
     async def definitions(self) -> Definitions:
         return await self._definitions.read()
-
-    async def _ask_definitions(
-        self, what: str, function: _Function[T], *, key: str, progress: Progress | None = None
-    ) -> T:
-        patience = self._timing.definition
-        deadline = patience if progress is None else self._timing.sweep
-        return await self._run(
-            what, function, key=key, deadline=deadline, changing=False, progress=progress, patience=patience
-        )
 
     async def referrers(self, source: Source) -> tuple[str, ...]:
         place = places.neighbourhood_of(source)
@@ -322,51 +301,22 @@ class LibvirtDriver:
         )
 
     async def create_snapshot(self, uuid: str, xml: str, *, reuse: bool = False) -> None:
-        flags = (
-            libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_DISK_ONLY
-            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA
-            | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_ATOMIC
-            | (libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT if reuse else 0)
-        )
-
-        def take(domain: libvirt.virDomain) -> None:
-            reading.refuse_beside_a_pull(domain)
-            domain.snapshotCreateXML(xml, flags)
-
-        await self._change(uuid, "the snapshot", take)
+        await self._change(uuid, "the snapshot", partial(changing.take, xml=xml, reuse=reuse))
 
     async def commit(
         self, uuid: str, target: str, *, base: str, top: str | None, relative: bool, bandwidth: int
     ) -> None:
-        flags = (
-            libvirt.VIR_DOMAIN_BLOCK_COMMIT_BANDWIDTH_BYTES
-            | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_ACTIVE if top is None else 0)
-            | (libvirt.VIR_DOMAIN_BLOCK_COMMIT_RELATIVE if relative else 0)
+        begin = partial(
+            changing.commit, target=target, base=base, top=top, relative=relative, bandwidth=bandwidth
         )
-
-        def commit(domain: libvirt.virDomain) -> None:
-            reading.refuse_beside_a_pull(domain)
-            domain.blockCommit(target, base, top, bandwidth, flags)
-
-        await self._change(uuid, f"the commit of {target}", commit)
+        await self._change(uuid, f"the commit of {target}", begin)
 
     async def pull(self, uuid: str, target: str, *, base: str | None, relative: bool, bandwidth: int) -> None:
-        flags = libvirt.VIR_DOMAIN_BLOCK_REBASE_BANDWIDTH_BYTES | (
-            libvirt.VIR_DOMAIN_BLOCK_REBASE_RELATIVE if relative else 0
-        )
-
-        def pull(domain: libvirt.virDomain) -> None:
-            reading.refuse_beside_a_pull(domain, pulling=True)
-            domain.blockRebase(target, base, bandwidth, flags)
-
-        await self._change(uuid, f"the pull of {target}", pull)
+        begin = partial(changing.pull, target=target, base=base, relative=relative, bandwidth=bandwidth)
+        await self._change(uuid, f"the pull of {target}", begin)
 
     async def pivot(self, uuid: str, target: str) -> None:
-        def pivot(domain: libvirt.virDomain) -> None:
-            reading.refuse_beside_a_pull(domain)
-            domain.blockJobAbort(target, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-
-        await self._change(uuid, f"the pivot of {target}", pivot)
+        await self._change(uuid, f"the pivot of {target}", partial(changing.pivot, target=target))
 
     async def abort(self, uuid: str, target: str) -> None:
         await self._change(
@@ -374,17 +324,8 @@ class LibvirtDriver:
         )
 
     async def flush(self, uuid: str, target: str, capacity: int) -> None:
-        def resize_to_itself(domain: libvirt.virDomain) -> None:
-            # Somebody may have grown the disk since it was read: the old size would cut the new end off.
-            reading.refuse_beside_a_pull(domain)
-            if not reading.may_be_measured(domain.connect(), domain.XMLDesc(0)):
-                raise OperationFailed(f"the pull of {target} cannot be flushed: {reading.NOT_MEASURED}")
-            now = domain.blockInfo(target)[0]
-            if now != capacity:
-                raise OperationFailed(f"disk {target} has {now} bytes now, not {capacity}: read it again")
-            domain.blockResize(target, capacity, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES)
-
-        await self._change(uuid, f"the flush of {target}", resize_to_itself)
+        resize = partial(changing.flush, target=target, capacity=capacity)
+        await self._change(uuid, f"the flush of {target}", resize)
 
     async def remove_image(self, source: Source) -> Removal:
         place = places.removable_from(source)
@@ -401,67 +342,10 @@ class LibvirtDriver:
         """Close when the last call has returned; wait for that for ``timing.close`` seconds at most."""
         self._aliases.close()
         self._definitions.close()
-        closed = self._end()
+        closed = self._calls.end()
         done, _ = await asyncio.wait({closed}, timeout=self._timing.close)
         if not done:
             _log.warning("a call on %s does not return; its connection is closed when it does", self._uri)
-
-    # The connection -----------------------------------------------------------------------------------
-
-    def _end(self) -> asyncio.Future[None]:
-        """Let the threads end and the last one close the connection."""
-        if self._closed is None:
-            self._closed = self._loop.create_future()
-            self._threads.close(self._disconnect)
-        return self._closed
-
-    def _disconnect(self) -> None:
-        """On the last thread to end: nothing uses the connections any more."""
-        self._connections.close()
-        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits
-            self._loop.call_soon_threadsafe(self._closed_now)
-
-    def _closed_now(self) -> None:
-        if self._closed is not None and not self._closed.done():
-            self._closed.set_result(None)
-
-    # Calls --------------------------------------------------------------------------------------------
-
-    async def _ask(
-        self, what: str, function: _Function[T], *, key: str = CONNECTION, deadline: float | None = None
-    ) -> T:
-        return await self._run(
-            what, function, key=key, deadline=deadline or self._timing.read, changing=False
-        )
-
-    async def _change(self, uuid: str, what: str, function: Callable[[libvirt.virDomain], object]) -> None:
-        def call(connection: libvirt.virConnect) -> None:
-            function(connection.lookupByUUIDString(uuid))
-
-        await self._run(
-            f"{what} (domain {uuid})", call, key=uuid, deadline=self._timing.change, changing=True
-        )
-
-    async def _run(
-        self,
-        what: str,
-        function: _Function[T],
-        *,
-        key: str,
-        deadline: float,
-        changing: bool,
-        progress: Progress | None = None,
-        patience: float = 0.0,
-    ) -> T:
-        return await self._threads.run(
-            lambda: self._connections.ask(what, function, changing=changing),
-            key=key,
-            what=what,
-            deadline=deadline,
-            changing=changing,
-            progress=progress,
-            patience=patience,
-        )
 
     # Events -------------------------------------------------------------------------------------------
 
@@ -476,7 +360,7 @@ class LibvirtDriver:
             self._take(Answered(key))
 
     def _emit(self, event: RawEvent) -> None:
-        if self._closed is not None:
+        if self._calls.ended:
             return
         if isinstance(event, DeviceFailed):
             self._aliases.failed(event)
