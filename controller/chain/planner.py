@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from controller.chain.adoption import adopted, refusing
 from controller.chain.approval import approved
 from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances
 from controller.chain.convergence import endless
-from controller.chain.depth import depth_guard, too_long
+from controller.chain.depth import too_long
 from controller.chain.desired import Policy, Want
-from controller.chain.disk import Disk, Layer
+from controller.chain.disk import Disk
 from controller.chain.drift import is_early, noted
 from controller.chain.evidence import evidence, may_tell
 from controller.chain.explicit import is_short
@@ -29,12 +29,9 @@ from controller.chain.guards import (
     dwindling_guard,
     foreign_job_guard,
     io_error_guard,
-    lent_guard,
     out_of_step,
-    overlay_required,
     ownership_guard,
     pull_guard,
-    room_guard,
     size_unknown,
     unflushed,
     unsettled,
@@ -42,7 +39,6 @@ from controller.chain.guards import (
 from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
 from controller.chain.merging import Merging, timestamp
 from controller.chain.moved import following
-from controller.chain.naming import overlay_leaf
 from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.opened import Opened
 from controller.chain.outcome import Outcome, abandoned, asks_qemu, outcome, real_chain, settled
@@ -52,19 +48,16 @@ from controller.chain.standing import standings
 from controller.chain.steps import (
     Abort,
     Discard,
-    DiskOperation,
     Pivot,
     Record,
     RecordWhy,
     SpellOut,
     StartMerge,
     Step,
-    Take,
 )
+from controller.chain.taking import Taking, is_pending
 from controller.chain.together import apart, joined
 from controller.chain.upkeep import upkeep
-
-NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
 
 
 def plan(observation: Observation, wants: Iterable[Want], circumstances: Circumstances) -> Plan:
@@ -93,13 +86,6 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
         steps=joined(disks, split=circumstances.split_takes),
         standings=standings(observation, by_target, disks),
     )
-
-
-class Named(NamedTuple):
-    """A new overlay, and the number in its name."""
-
-    layer: Layer
-    attempt: int
 
 
 @dataclass(frozen=True)
@@ -253,8 +239,8 @@ class _DiskPlanner:
     # What is wanted ------------------------------------------------------------------------------------
 
     def _take(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
-        pending = [want for want in self.wants if self._is_pending(want)]
-        if not pending:
+        taking = Taking(self.observation, facts, chain, self.record, self.wants, self.circumstances)
+        if not taking.pending:
             return None
         obstacle = (
             self._domain_obstacle(facts)
@@ -264,37 +250,7 @@ class _DiskPlanner:
         )
         if obstacle is not None:
             return self._waiting(obstacle)
-        return self._suspect(facts, chain) or self._place_and_take(facts, chain, pending)
-
-    def _place_and_take(self, facts: DiskFacts, chain: Disk, pending: list[Want]) -> DiskPlan:
-        places = [(want, self._place(facts, chain, want)) for want in pending]
-        able = [(want, place) for want, place in places if isinstance(place, Named)]
-        if self.observation.claims is None and any(want.placement.target for want, _ in able):
-            return DiskPlan(facts.target, wants_usage=True)
-        refused = {want.owner: place for want, place in places if isinstance(place, Blocked)}
-        if not able:
-            return replace(self._waiting(next(iter(refused.values()))), refused=refused)
-        first, named = able[0]
-        sharing = [want for want, _ in able if want.placement == first.placement]
-        operation = self._operation(facts, chain, sharing, named)
-        return replace(self._do(Take((DiskOperation(facts.target, operation),))), refused=refused)
-
-    def _operation(self, facts: DiskFacts, chain: Disk, sharing: list[Want], named: Named) -> Operation:
-        first, paused = sharing[0], self.observation.state is RunState.PAUSED
-        return Operation(
-            kind=OperationKind.TAKE,
-            begun=timestamp(self.circumstances.now),
-            owners=tuple(want.owner for want in sharing),
-            kept=named.layer,
-            merged=(chain.layers[0].lasting,),
-            attempt=named.attempt,
-            run=facts.run,
-            capacity=facts.capacity,
-            consistency="Paused" if paused else "CrashConsistent",
-            consistency_message="" if paused or not any(want.freeze for want in sharing) else NOT_FROZEN,
-            lent=first.placement.target is not None,
-            prepared=first.placement.prepared,
-        )
+        return self._suspect(facts, chain) or taking.plan(self._waiting)
 
     def _suspect(self, facts: DiskFacts, chain: Disk) -> DiskPlan | None:
         """A call has failed as calls fail when libvirt and QEMU do not agree: ask QEMU before the next."""
@@ -321,41 +277,6 @@ class _DiskPlanner:
         if top is None:
             return self._waiting(blocked)
         return self._store(facts, SpellOut(facts.target, (top, *chain.layers)), blocked)
-
-    def _is_pending(self, want: Want) -> bool:
-        return (
-            want.armed
-            and not (want.deleting or want.suspended or want.memory or want.adopt)
-            and self.record.point_of(want.owner) is None
-        )
-
-    def _place(self, facts: DiskFacts, chain: Disk, want: Want) -> Named | Blocked:
-        """Where the overlay goes, or what is against it."""
-        named = self._overlay(facts, chain, want)
-        overlay = None if named is None else named.layer
-        going = sum(span.bottom - span.top for span in ranges(chain, self.record, self.wants))
-        obstacle = depth_guard(facts, chain, want.policy, self.circumstances.gate, going=going)
-        if overlay is not None and obstacle is None:
-            obstacle = room_guard(self.observation, overlay.source, want.policy)
-        if want.placement.prepared and not facts.capacity and obstacle is None:
-            obstacle = size_unknown(chain.layers[0].source)  # what was prepared must have that very size
-        if overlay is not None and obstacle is None and want.placement.target is not None:
-            known = self.observation.claims is not None
-            obstacle = lent_guard(self.observation, overlay.source) if known else None
-        return obstacle or named or overlay_required(chain)
-
-    def _overlay(self, facts: DiskFacts, chain: Disk, want: Want) -> Named | None:
-        """A name that no earlier call has used and no image of this disk has; or the place that is lent."""
-        used = {*chain.keys, *self.record.images, *(removal.layer.key for removal in self.record.removals)}
-        attempt = self.record.attempt_of(want.owner) + 1
-        while True:
-            leaf = overlay_leaf(
-                domain=self.observation.name, target=facts.target, owner=want.owner, attempt=attempt
-            )
-            source = want.placement.overlay(chain, leaf)
-            if source is None or source.key not in used or want.placement.target is not None:
-                return None if source is None else Named(Layer(source, "qcow2"), attempt)
-            attempt += 1
 
     # What is not wanted any more -----------------------------------------------------------------------
 
@@ -419,7 +340,7 @@ class _DiskPlanner:
     def _has_work(self, chain: Disk) -> bool:
         return bool(
             any(not (removal.left or removal.attempted) for removal in self.record.removals)
-            or any(self._is_pending(want) for want in self.wants)
+            or any(is_pending(want, self.record) for want in self.wants)
             or ranges(chain, self.record, self.wants)
         )
 

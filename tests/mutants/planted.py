@@ -68,7 +68,7 @@ MUTANTS = (
     ),
     Mutant(
         "a name is used again",
-        f"{CHAIN}/planner.py",
+        f"{CHAIN}/taking.py",
         "attempt = self.record.attempt_of(want.owner) + 1",
         "attempt = 1",
         RULE,

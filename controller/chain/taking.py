@@ -1,0 +1,117 @@
+"""Taking: which points are wanted of one disk, under which name the new layer goes where, and what is against
+it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from controller.chain.blocked import Blocked
+from controller.chain.circumstances import Circumstances
+from controller.chain.depth import depth_guard
+from controller.chain.desired import Want
+from controller.chain.disk import Disk, Layer
+from controller.chain.guards import lent_guard, overlay_required, room_guard, size_unknown
+from controller.chain.journal import DiskJournal, Operation, OperationKind
+from controller.chain.merging import timestamp
+from controller.chain.naming import overlay_leaf
+from controller.chain.observation import DiskFacts, Observation, RunState
+from controller.chain.plan import DiskPlan
+from controller.chain.ranges import ranges
+from controller.chain.steps import DiskOperation, Take
+
+NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
+
+
+class Named(NamedTuple):
+    """A new overlay, and the number in its name."""
+
+    layer: Layer
+    attempt: int
+
+
+def is_pending(want: Want, record: DiskJournal) -> bool:
+    """A point is wanted and was never taken."""
+    return (
+        want.armed
+        and not (want.deleting or want.suspended or want.memory or want.adopt)
+        and record.point_of(want.owner) is None
+    )
+
+
+@dataclass(frozen=True)
+class Taking:
+    """One disk with a chain and no operation."""
+
+    observation: Observation
+    facts: DiskFacts
+    chain: Disk
+    record: DiskJournal
+    wants: tuple[Want, ...]
+    circumstances: Circumstances
+
+    @property
+    def pending(self) -> list[Want]:
+        """The points to take."""
+        return [want for want in self.wants if is_pending(want, self.record)]
+
+    def plan(self, waiting: Callable[[Blocked | None], DiskPlan]) -> DiskPlan:
+        """The take of all that can share one layer; ``waiting`` makes the answer when none may begin now."""
+        places = [(want, self._place(want)) for want in self.pending]
+        able = [(want, place) for want, place in places if isinstance(place, Named)]
+        if self.observation.claims is None and any(want.placement.target for want, _ in able):
+            return DiskPlan(self.facts.target, wants_usage=True)
+        refused = {want.owner: place for want, place in places if isinstance(place, Blocked)}
+        if not able:
+            return replace(waiting(next(iter(refused.values()))), refused=refused)
+        first, named = able[0]
+        sharing = [want for want, _ in able if want.placement == first.placement]
+        begun = DiskOperation(self.facts.target, self._operation(sharing, named))
+        return DiskPlan(self.facts.target, step=Take((begun,)), refused=refused)
+
+    def _operation(self, sharing: list[Want], named: Named) -> Operation:
+        first, paused = sharing[0], self.observation.state is RunState.PAUSED
+        return Operation(
+            kind=OperationKind.TAKE,
+            begun=timestamp(self.circumstances.now),
+            owners=tuple(want.owner for want in sharing),
+            kept=named.layer,
+            merged=(self.chain.layers[0].lasting,),
+            attempt=named.attempt,
+            run=self.facts.run,
+            capacity=self.facts.capacity,
+            consistency="Paused" if paused else "CrashConsistent",
+            consistency_message="" if paused or not any(want.freeze for want in sharing) else NOT_FROZEN,
+            lent=first.placement.target is not None,
+            prepared=first.placement.prepared,
+        )
+
+    def _place(self, want: Want) -> Named | Blocked:
+        """Where the overlay goes, or what is against it."""
+        facts, chain, gate = self.facts, self.chain, self.circumstances.gate
+        named = self._overlay(want)
+        overlay = None if named is None else named.layer
+        going = sum(span.bottom - span.top for span in ranges(chain, self.record, self.wants))
+        obstacle = depth_guard(facts, chain, want.policy, gate, going=going)
+        if overlay is not None and obstacle is None:
+            obstacle = room_guard(self.observation, overlay.source, want.policy)
+        if want.placement.prepared and not facts.capacity and obstacle is None:
+            obstacle = size_unknown(chain.layers[0].source)  # what was prepared must have that very size
+        if overlay is not None and obstacle is None and want.placement.target is not None:
+            known = self.observation.claims is not None
+            obstacle = lent_guard(self.observation, overlay.source) if known else None
+        return obstacle or named or overlay_required(chain)
+
+    def _overlay(self, want: Want) -> Named | None:
+        """A name that no earlier call has used and no image of this disk has; or the place that is lent."""
+        removals = (removal.layer.key for removal in self.record.removals)
+        used = {*self.chain.keys, *self.record.images, *removals}
+        attempt = self.record.attempt_of(want.owner) + 1
+        name, target = self.observation.name, self.facts.target
+        while True:
+            leaf = overlay_leaf(domain=name, target=target, owner=want.owner, attempt=attempt)
+            source = want.placement.overlay(self.chain, leaf)
+            if source is None or source.key not in used or want.placement.target is not None:
+                return None if source is None else Named(Layer(source, "qcow2"), attempt)
+            attempt += 1
