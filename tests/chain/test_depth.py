@@ -164,6 +164,16 @@ def test_a_deletion_goes_on_and_is_what_helps() -> None:
     assert kept.blocked.ends, "nobody has to do anything any more"
 
 
+def test_who_wants_a_new_point_waits_for_a_deletion_that_is_under_way() -> None:
+    wants = [b.want("p3", gone_since=LONG_AGO, policy=b.AT_ONCE), b.want("new")]
+    found = planned(deep(MOST, [3]), wants)
+    assert [type(step) for step in found.steps] == [StartMerge]
+    new = next(one for one in found.standings if one.want.owner.name == "new")
+    says(new.blocked, Why.CHAIN_TOO_LONG, "is gone")
+    assert new.blocked is not None
+    assert new.blocked.ends, "nobody has to do anything"
+
+
 def test_too_few_deletions_do_not_end_it() -> None:
     wants = [b.want("p3", gone_since=LONG_AGO, policy=b.AT_ONCE), b.want("p9")]
     found = planned(deep(MOST + 2, [3, 9]), wants)

@@ -12,7 +12,7 @@ from lab.controller import hypervisor
 from lab.hosts.host import Host
 from lab.machines.machine import Machine
 from lab.storage.image import ImageSource
-from tests.e2e.stage import Stage
+from tests.e2e.stage import Stage, other_class
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
@@ -94,6 +94,30 @@ def test_a_chain_of_40_is_named_and_can_be_mended(stage: Stage, debian: Host) ->
     by_hand = machine.chain()[1:20]
     bare.commit(machine, "vda", top=by_hand[0], base=by_hand[-1])
     shop.ready("mine", timeout=3 * RESYNC)
+    start_again(machine)
+    points.check_guest()
+    assert stage.lab.reader.verify(points.kept["mine"], points.holders()["mine"].source).identical
+
+
+def test_layers_made_by_hand_go_by_adopting_and_deleting_them(stage: Stage, debian: Host) -> None:
+    """The way out that the message names, with the machine's statistics out of reach."""
+    machine = stage.machine(host=debian)
+    points, shop = stage.points(machine), stage.shop
+    points.take("mine")
+    for number in range(28):
+        bare.take(machine, "vda", ImageSource.file(debian.images / f"{machine.name}-by-hand-{number}.qcow2"))
+    images = len(machine.chain())
+    shop.told("mine", f"has {images} images", timeout=3 * RESYNC)
+    excess = images - MOST
+    adopted = [layer.source.name for layer in machine.chain()[1 : excess + 1]]
+    names = [f"adopted-{number}" for number in range(excess)]
+    shop.apply(other_class("together", merge={"settleSeconds": 10}))
+    for name, image in zip(names, adopted, strict=True):
+        shop.snapshot(name, machine.name, adopt={"layer": image}, volumeSnapshotClassName="together")
+    shop.until(names[-1], '.status.conditions[?(@.type=="ChainInSync")].status', "True")
+    shop.delete(*names, timeout=60)
+    shop.ready("mine", timeout=3 * RESYNC)
+    assert len(machine.chain()) == MOST
     start_again(machine)
     points.check_guest()
     assert stage.lab.reader.verify(points.kept["mine"], points.holders()["mine"].source).identical

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import libvirt
 import pytest
+from lxml import etree
 
 from controller.chain.gate import DEEPEST
 from controller.hypervisor.driver import Driver, JobStatus
@@ -18,6 +19,7 @@ from lab import bare
 from lab.hosts.host import Host
 from lab.machines.machine import Machine
 from lab.pytest_plugin import MachineFactory
+from lab.reader import Reader
 from lab.storage.image import ImageSource
 from tests.hypervisor.real.subject import Events, Subject
 
@@ -90,6 +92,34 @@ def test_a_bitmap_in_the_base_makes_it_less(trixie: Host, machines: MachineFacto
     grow(machine, most + 1)
     with pytest.raises(libvirt.libvirtError, match=DEEP):
         start_again(machine)
+
+
+def test_a_machine_that_does_not_start_is_mended_by_hand(
+    trixie: Host, machines: MachineFactory, reader: Reader
+) -> None:
+    """A3: as docs/operations.md says, section A chain that does not start again."""
+    machine = machines(host=trixie)
+    machine.wait_writing()
+    grow(machine, 26)
+    machine.wait_writing()
+    images = [layer.source.name for layer in reversed(machine.chain())]
+    with pytest.raises(libvirt.libvirtError, match=DEEP):
+        start_again(machine)
+    wrote = reader.capture(machine, "vda", live=False).check_writer().max_counter
+    base = images.pop(0)
+    while 1 + len(images) > gate_of(trixie.connection()).deepest:
+        subprocess.run(["qemu-img", "commit", "-q", images.pop(0)], check=True)
+        subprocess.run(["qemu-img", "rebase", "-u", "-F", "qcow2", "-b", base, images[0]], check=True)
+    root = etree.fromstring(machine.domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE).encode())
+    for named in root.findall("devices/disk/backingStore"):
+        named.getparent().remove(named)
+    trixie.connection().defineXML(etree.tostring(root, encoding="unicode"))
+    start_again(machine)
+    assert len(machine.chain()) == gate_of(trixie.connection()).deepest
+    machine.domain.suspend()
+    check = reader.capture(machine, "vda").check_writer()
+    assert check.ok
+    assert check.max_counter > wrote
 
 
 def test_a_restart_of_libvirtd_ends_a_machine_with_more(trixie: Host, machines: MachineFactory) -> None:
