@@ -187,10 +187,14 @@ class Subject:
     # What must be true
 
     def count(self) -> int:
-        """The guest's newest write at least. Its reports come when the number of its next write is a multiple
-        of `dot_every`, wherever it began to count."""
-        step = self.machine.options.dot_every
-        return max(0, self.written // step * step + self.machine.progress()[0] - 1)
+        """The guest's newest write at least.
+
+        It reports each write whose number is a multiple of `dot_every`, and begins by writing its newest one
+        once more: that may be the first that it reports.
+        """
+        step, reported = self.machine.options.dot_every, self.machine.progress()[0]
+        first = -(-max(self.written, 1) // step) * step
+        return first + reported - step if reported else self.written
 
     def capture_ready(self) -> None:
         """Capture the points that have become Ready; each must hold what the guest had written before it was
@@ -211,6 +215,11 @@ class Subject:
             assert opened(self.machine)[disk] == leaves(self.machine, disk), disk
             points.verify()
 
+    @property
+    def last_seen(self) -> dict[str, list[str]]:
+        """By disk: the images that the definition names, for a failed test."""
+        return {disk: leaves(self.machine, disk, inactive=True) for disk in self.machine.disks}
+
     def stop(self) -> None:
         """An orderly stop: QEMU ends by itself and flushes. What the images hold then must be everything that
         the guest wrote."""
@@ -226,8 +235,9 @@ class Subject:
             capture = self.stage.lab.reader.capture(self.machine, disk, live=False)
             check = capture.check_writer()
             capture.path.unlink()
-            assert check.ok, (disk, check)
-            assert check.max_counter >= count, (disk, check, count)
+            seen = (disk, check, count, self.written, self.machine.progress(), self.last_seen)
+            assert check.ok, seen
+            assert check.max_counter >= count, seen
             if disk == self.machine.disks[0]:
                 self.written = check.max_counter
 

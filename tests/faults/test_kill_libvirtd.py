@@ -225,15 +225,16 @@ class Campaign:
         self.history.append(str(blow))
         subject.machine.wait_writing()
         merging(self.stage, "Pull" if blow.act == "pull" else "Commit")
+        act = self._prepared(subject, blow)
         if isinstance(blow.at, float):
             timer = threading.Timer(blow.at, host.kill)
             timer.start()
-            self._act(subject, blow)
+            act()
             timer.join()
             self.landed[f"{blow.act}, at any instant"] += 1
         else:
             subject.monitor.kill_at(blow.at)
-            self._act(subject, blow)
+            act()
             came = subject.monitor.killed.wait(WITHIN / 3)
             subject.monitor.kill_at(None)
             if not came:
@@ -243,15 +244,15 @@ class Campaign:
             ] += 1
         host.start()
 
-    def _act(self, subject: Subject, blow: Blow) -> None:
-        if not blow.act.startswith("take"):
-            for points in subject.points.values():
-                points.kept.pop(blow.names[0], None)
-            self.stage.shop.begin_delete(*blow.names)
-            return
-        disks = [name.split("-")[-2] for name in blow.names]
-        asked = [subject.ask(name, disk) for name, disk in zip(blow.names, disks, strict=True)]
-        self.stage.shop.apply(*asked)
+    def _prepared(self, subject: Subject, blow: Blow) -> Callable[[], None]:
+        """The act, with everything asked beforehand that it needs to know."""
+        if blow.act.startswith("take"):
+            disks = [name.split("-")[-2] for name in blow.names]
+            asked = [subject.ask(name, disk) for name, disk in zip(blow.names, disks, strict=True)]
+            return lambda: self.stage.shop.apply(*asked)
+        for points in subject.points.values():
+            points.kept.pop(blow.names[0], None)
+        return lambda: self.stage.shop.begin_delete(*blow.names)
 
     def settle(self, *, started: bool = False) -> bool:
         """Wait until each object is Ready, gone, or waits for a stop and a start (not after one: `started`).
