@@ -24,6 +24,8 @@ from lab.session import Session
 NOTE = "host/"
 _READY_SECONDS = 60.0  # the first start of all probes QEMU
 _END_SECONDS = 20.0
+_KEEPS_TABLES = 10_000_000
+"""The first QEMU that loses finished writes with cache='unsafe', as libvirt counts versions."""
 
 # Without a handler the binding prints each error to stderr as well as raising it.
 libvirt.registerErrorHandler(lambda _context, _error: None, None)
@@ -158,6 +160,17 @@ class Host:
         if self._connection is None or not self._connection.isAlive():
             self._connection = libvirt.open(self.uri)
         return self._connection
+
+    @property
+    def safe_cache(self) -> str:
+        """libvirt's `cache` for disks whose finished writes must outlive their QEMU.
+
+        With "unsafe" nothing waits for the real disk's flush, and the guest is ten times as fast. On QEMU 7.2
+        it loses nothing: SeaBIOS leaves the drive in write-through mode, so QEMU hands data and image tables
+        to the kernel at each write. QEMU 10.0 keeps the tables to itself (measured: a qcow2 is empty after
+        64 writes and SIGKILL).
+        """
+        return "unsafe" if self.connection().getVersion() < _KEEPS_TABLES else "writeback"
 
     # -- machines
 

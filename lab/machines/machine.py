@@ -67,7 +67,13 @@ class Machine:
         machine._keep()
         host.connection().defineXML(
             domain_xml(
-                name=name, uuid=uuid, disks=sources, serial=machine.serial, kvm=kvm, memory_mib=memory_mib
+                name=name,
+                uuid=uuid,
+                disks=sources,
+                cache=host.safe_cache,
+                serial=machine.serial,
+                kvm=kvm,
+                memory_mib=memory_mib,
             )
         )
         if start:

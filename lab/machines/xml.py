@@ -21,11 +21,15 @@ def domain_xml(
     name: str,
     uuid: str,
     disks: Sequence[tuple[ImageSource, Disk]],
+    cache: str,
     serial: Path,
     kvm: bool,
     memory_mib: int,
 ) -> str:
-    """The smallest machine that boots from its first disk. `disks`: the source of each, and the rest."""
+    """The smallest machine that boots from its first disk.
+
+    `disks`: the source of each, and the rest; `cache`: that of those that do not say.
+    """
     domain = etree.Element("domain", type="kvm" if kvm else "qemu")
     _text(domain, "name", name)
     _text(domain, "uuid", uuid)
@@ -36,7 +40,7 @@ def domain_xml(
     devices = etree.SubElement(domain, "devices")
     _text(devices, "emulator", "/usr/bin/qemu-system-x86_64")
     for position, (source, disk) in enumerate(disks):
-        _disk(devices, position, source, disk)
+        _disk(devices, position, source, disk, disk.cache or cache)
     etree.SubElement(devices, "controller", type="usb", model="none")
     port = etree.SubElement(devices, "serial", type="file")
     etree.SubElement(port, "source", path=str(serial))
@@ -44,9 +48,9 @@ def domain_xml(
     return etree.tostring(domain, encoding="unicode")
 
 
-def _disk(devices: etree._Element, position: int, source: ImageSource, wanted: Disk) -> None:
+def _disk(devices: etree._Element, position: int, source: ImageSource, wanted: Disk, cache: str) -> None:
     disk = etree.SubElement(devices, "disk", type=source.disk_type, device="disk")
-    etree.SubElement(disk, "driver", name="qemu", type=wanted.image_format, cache=wanted.cache)
+    etree.SubElement(disk, "driver", name="qemu", type=wanted.image_format, cache=cache)
     disk.append(source.to_xml())
     etree.SubElement(disk, "target", dev=target_name(position), bus="virtio")
     etree.SubElement(disk, "boot", order=str(position + 1))  # the BIOS numbers its drives in this order
