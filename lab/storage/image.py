@@ -26,7 +26,8 @@ _FIXED = {"nbd", "iscsi", "block"}  # made by their server or by the kernel, so 
 @dataclass(frozen=True, slots=True)
 class ImageSource:
     """A file or block device (`protocol` "file" or "block", `name` its path) or a network image (`name` as
-    libvirt writes it), at `host`:`port` or at a unix `socket`.
+    libvirt writes it), at `host`:`port` or at a unix `socket`; or a volume of a pool of libvirt's (`protocol`
+    "volume", `name` its pool and its own name), which is only read from XML.
 
     `access` is no part of what it is: the same image with and without it is equal.
     """
@@ -57,12 +58,15 @@ class ImageSource:
     @property
     def disk_type(self) -> str:
         """The `type` attribute of libvirt's <disk> and <backingStore>."""
-        return self.protocol if self.protocol in _LOCAL else "network"
+        return self.protocol if self.protocol in {*_LOCAL, "volume"} else "network"
 
     def to_xml(self) -> etree._Element:
         """libvirt's <source>."""
         if self.protocol in _LOCAL:
             return etree.Element("source", {_LOCAL[self.protocol]: self.name})
+        if self.protocol == "volume":
+            pool, _, volume = self.name.partition("/")
+            return etree.Element("source", pool=pool, volume=volume)
         element = etree.Element("source", protocol=self.protocol, name=self.name)
         if self.socket:
             etree.SubElement(element, "host", transport="unix", socket=self.socket)
@@ -91,6 +95,8 @@ class ImageSource:
             path = element.get(attribute)
             if path is not None:
                 return cls(protocol, path)
+        if element.get("volume"):
+            return cls("volume", f"{element.get('pool')}/{element.get('volume')}")
         host = element.find("host")
         network = element.get("protocol")
         if host is None or network is None:
