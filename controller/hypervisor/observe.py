@@ -187,7 +187,7 @@ async def with_opened(
     """
     asked = [target for target in targets if not await _never_made(driver, observation, target)]
     if asked:
-        found = await _opened(driver, observation.uuid)
+        found = await _opened(driver, observation)
         # What libvirt was about to note when it was read first is noted by now.
         again = await observe(driver, observation.uuid, identities=identities)
         observation = replace(again, free=observation.free)
@@ -208,9 +208,12 @@ async def _never_made(driver: Driver, observation: Observation, target: str) -> 
     return await driver.present(operation.kept.source) is False
 
 
-async def _opened(driver: Driver, uuid: str) -> Opened | str:
+async def _opened(driver: Driver, observation: Observation) -> Opened | str:
+    lives = [facts.live for facts in observation.disks.values() if facts.live is not None]
     try:
-        return await driver.opened(uuid)
+        # Asked about an image whose server hangs, QEMU would stand still with its guest (ADR 9).
+        await driver.reach([layer.source for live in lives for layer in live.layers])
+        return await driver.opened(observation.uuid)
     except (Unreachable, OutcomeUnknown, Busy, DomainGone, NotRunning):
         raise
     except HypervisorError as error:

@@ -16,7 +16,7 @@ from controller.chain.source import Source
 from controller.chain.steps import Discard, Record, RecordWhy
 from controller.hypervisor.driver import Driver, Opened
 from controller.hypervisor.driver import Removal as Gone
-from controller.hypervisor.errors import HypervisorError, NotExaminable, OutcomeUnknown
+from controller.hypervisor.errors import HypervisorError, NotExaminable, OutcomeUnknown, StorageUnreachable
 from controller.hypervisor.execute import Executor
 from controller.hypervisor.last_look import Refused
 from controller.hypervisor.observe import with_opened
@@ -34,6 +34,7 @@ class Says:
         self._examined = examined
         self.opened_error: HypervisorError | None = None
         self.asked = 0
+        self.silent = False
         self.removed: list[str] = []
         self.written: list[str | None] = []
 
@@ -44,6 +45,10 @@ class Says:
         if isinstance(self._examined, HypervisorError):
             raise self._examined
         return self._examined
+
+    async def reach(self, sources: Any) -> None:
+        if self.silent:
+            raise StorageUnreachable("the server does not answer")
 
     async def opened(self, uuid: str) -> Opened:
         self.asked += 1
@@ -155,6 +160,15 @@ async def test_a2_the_domain_is_read_again_after_qemu_was_asked(present: bool | 
     with pytest.raises(OutcomeUnknown):
         await with_opened(cast("Driver", driver), pending(), {b.TARGET}, identities={"c-1"})
     assert driver.asked == 1
+
+
+async def test_a2_qemu_is_not_asked_while_a_server_of_its_disks_is_silent() -> None:
+    """It would stand still with its guest until the server answers."""
+    driver = Reads(present=True)
+    driver.silent = True
+    with pytest.raises(OutcomeUnknown):  # of the look that follows
+        await with_opened(cast("Driver", driver), pending(), {b.TARGET}, identities={"c-1"})
+    assert driver.asked == 0
 
 
 async def test_a2_an_undone_take_is_looked_at_once_more_before_it_is_recorded() -> None:
