@@ -61,7 +61,9 @@ def test_a_life_costs_no_more_writes_than_its_budget(run: tuple[str, dict[str, A
     _, found = run
     writes = found["writes"]["file"]
     assert writes["lives"] == 2
-    assert writes["by_call"]["volumesnapshots finalizer"] == 2  # added, removed
+    assert (
+        2 <= writes["by_call"]["volumesnapshots finalizer"] < 3
+    )  # added, removed; a conflict is tried again
     assert writes["per_life"] <= writes["budget"]
 
 
