@@ -111,7 +111,7 @@ def test_a_ceph_osd_hangs_during_a_commit(stage: Stage) -> None:
         pytest.skip(reason)
     points = merging(stage, stage.lab.disk("rbd", "osd-hangs"), "old")
     with hung(stage.lab.rbd.osd):
-        message = stage.shop.waits_for("old", "Failed")
+        message = stage.shop.waits_for("old", "Failed", timeout=120)
         assert "has not answered" in message
         assert "a storage server of its disks hangs" in message
     merged(stage, points, "old")
