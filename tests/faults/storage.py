@@ -17,7 +17,7 @@ from lab.storage.gluster import GlusterVolume
 from lab.storage.image import ImageSource
 from lab.storage.server import ServerProcess
 
-WITHIN = 150
+WITHIN = 60
 """Seconds in which the work goes on after a server came back, which has no event (samples, README.md)."""
 
 

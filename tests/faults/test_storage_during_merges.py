@@ -71,7 +71,9 @@ def test_each_merge_comes_to_its_end(stage: Stage, name: str) -> None:
         stage.shop.begin_delete(point)
         wait_until(lambda: points.machine.domain.blockJobInfo("vda"), timeout=20, what="the merge runs")
         with fault.begin(stage.lab, disk):
-            told = stage.shop.told(point, fault.words, timeout=WITHIN)
+            told = stage.shop.told(
+                point, fault.words, timeout=2 * WITHIN
+            )  # a hung Ceph is silent for 30 s at a time
             assert (told["status"], told["reason"]) in {("False", reason) for reason in fault.reasons}
         at_full_speed(points.machine)
         stage.shop.gone(point, timeout=2 * WITHIN)
