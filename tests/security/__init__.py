@@ -1,0 +1,1 @@
+"""Attacks, as a tenant makes them: on the real parts, with the tenant's own token."""
