@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.chain.blocked import Blocked
 from controller.chain.convergence import Progress
 from controller.chain.gate import UNKNOWN, Gate
+from controller.chain.journal import Owner
 from controller.chain.observation import JobKind
 
 
@@ -45,8 +46,9 @@ class Circumstances:
     """The known faults of the hypervisor."""
     merge_slots: int = 1_000_000
     """How many more merges may run on this hypervisor now."""
-    holds: Mapping[str, Hold] = field(default_factory=dict)
-    """By target: what failed, and when to try again."""
+    holds: Mapping[Owner | str, Hold] = field(default_factory=dict)
+    """By VolumeSnapshot: what failed for it, and when to try again; what is due stays until it has worked. By
+    target what failed for nobody in particular, and holds up the whole disk."""
     progress: Mapping[str, Progress] = field(default_factory=dict)
     """By target: how near the active commit that runs came to its end."""
     commit_holds: Mapping[str, Hold] = field(default_factory=dict)
@@ -70,3 +72,10 @@ class Circumstances:
     judged_at: Mapping[str, datetime] = field(default_factory=dict)
     """By target: not before when to conclude something from layers that are gone, if no job was seen: the
     event of its end may be on its way."""
+
+    def held(self, subjects: Iterable[Owner | str]) -> Hold | None:
+        """The failure of one of these that is still waited out, the one that is waited out longest."""
+        found = [self.holds[one] for one in subjects if one in self.holds]
+        return max(
+            (hold for hold in found if hold.until > self.now), key=lambda hold: hold.until, default=None
+        )

@@ -11,7 +11,7 @@ from controller.chain.cost import Choice, Range, choices
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk
 from controller.chain.division import Division, divide
-from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner, Point
 from controller.chain.merge_guards import MergeCase, merge_verdict
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.plan import DiskPlan
@@ -45,7 +45,7 @@ class Merging:
             return DiskPlan(self.facts.target)
         if waiting is not None:
             return waiting
-        verdicts = [self._range(span) for span in spans]
+        verdicts = [self._told(span, self._range(span)) for span in self._apart(spans)]
         if len(verdicts) == 1:
             return verdicts[0]
         ready = next((found for found in verdicts if found.step is not None or found.wants_usage), None)
@@ -63,8 +63,35 @@ class Merging:
         policy = Policy.strictest(want.policy for want in wants)
         return wants, policy if policy.protected == protected else replace(policy, protected=protected)
 
+    def _apart(self, spans: tuple[Range, ...]) -> tuple[Range, ...]:
+        """The ranges to merge, those last that failed before, each apart from its neighbours that did not:
+        what is the matter may be an image of somebody else. What was agreed to goes as it was agreed to."""
+        holds, target = self.circumstances.holds, self.facts.target
+        if target in self.circumstances.approvals:
+            return spans
+
+        def failed(point: Point) -> bool:
+            return any(owner in holds for owner in point.owners)
+
+        fresh = ranges(self.chain, self.record, self.wants, only=lambda point: not failed(point))
+        return (*fresh, *ranges(self.chain, self.record, self.wants, only=failed))
+
+    def _told(self, span: Range, found: DiskPlan) -> DiskPlan:
+        """What a range waits for is said to those whose boundaries lie in it, and to nobody else."""
+        if found.blocked is None:
+            return found
+        held = self.circumstances.held
+        owners = {
+            owner: hold.blocked if (hold := held([owner])) is not None else found.blocked
+            for owner in owners_in(self.chain, self.record, span)
+        }
+        return replace(found, staying={**owners, **found.staying})
+
     def _range(self, span: Range) -> DiskPlan:
         wants, policy = self.terms(span)
+        hold = self.circumstances.held(want.owner for want in wants)
+        if hold is not None:
+            return replace(self._waiting(hold.blocked), wake_at=hold.until)
         deleted = max((want.deleted_at for want in wants if want.deleted_at), default=self.circumstances.now)
         due = deleted + timedelta(seconds=policy.settle_seconds)
         if due > self.circumstances.now:

@@ -80,6 +80,11 @@ class DiskPlan:
     spare: int = 0
     """Bytes that such a merge has to leave free; unless 0, it needs to know how much there is."""
 
+    def common(self, blocked: Blocked | None) -> Blocked | None:
+        """``blocked``, unless it is what is against single points only: that is told to their owners."""
+        single = (*self.refused.values(), *self.staying.values())
+        return None if blocked in single else blocked
+
 
 @dataclass(frozen=True)
 class Plan:

@@ -36,7 +36,7 @@ from controller.chain.guards import (
     unflushed,
     unsettled,
 )
-from controller.chain.journal import DiskJournal, Operation, OperationKind, Removal
+from controller.chain.journal import DiskJournal, Operation, OperationKind, Owner, Removal
 from controller.chain.merging import Merging, timestamp
 from controller.chain.moved import following
 from controller.chain.observation import DiskFacts, Observation, RunState
@@ -83,7 +83,7 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
         disks.append(found)
     return Plan(
         disks=tuple(disks),
-        steps=joined(disks, split=circumstances.split_takes),
+        steps=joined(disks, split=circumstances.split_takes, failed=circumstances.holds.keys()),
         standings=standings(observation, by_target, disks),
     )
 
@@ -266,8 +266,9 @@ class _DiskPlanner:
 
     def _was_out_of_step(self, target: str) -> bool:
         """A call has failed in the way in which calls fail when libvirt and QEMU do not agree."""
-        hold = self.circumstances.holds.get(target)
-        return hold is not None and hold.blocked.why is Why.OUT_OF_STEP
+        concerned: tuple[Owner | str, ...] = (target, *(want.owner for want in self.wants))
+        holds = [self.circumstances.holds[one] for one in concerned if one in self.circumstances.holds]
+        return any(hold.blocked.why is Why.OUT_OF_STEP for hold in holds)
 
     def _out_of_step(self, facts: DiskFacts, chain: Disk, opened: Opened) -> DiskPlan:
         """QEMU writes to a layer that no operation of ours explains, such as that of somebody's own
@@ -349,8 +350,8 @@ class _DiskPlanner:
         return domain_guard(self.observation) or pull_guard(self.observation, facts.target, gate)
 
     def _held(self, target: str) -> Blocked | None:
-        hold = self.circumstances.holds.get(target)
-        return hold.blocked if hold is not None and hold.until > self.circumstances.now else None
+        hold = self.circumstances.held([target])
+        return hold.blocked if hold is not None else None
 
     def _do(self, step: Step) -> DiskPlan:
         if isinstance(step, Record) and step.record.known is not None:
@@ -359,9 +360,8 @@ class _DiskPlanner:
         return DiskPlan(self.record.target, step=step)
 
     def _waiting(self, blocked: Blocked | None) -> DiskPlan:
-        hold = self.circumstances.holds.get(self.record.target)
-        wake = hold.until if hold and hold.until > self.circumstances.now else None
-        return DiskPlan(self.record.target, blocked=blocked, wake_at=wake)
+        hold = self.circumstances.held([self.record.target])
+        return DiskPlan(self.record.target, blocked=blocked, wake_at=hold.until if hold else None)
 
 
 def _beside(rest: DiskPlan, take: DiskPlan) -> DiskPlan:

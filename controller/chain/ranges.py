@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from controller.chain.cost import Range
 from controller.chain.desired import Want
 from controller.chain.disk import Disk
-from controller.chain.journal import DiskJournal, Owner
+from controller.chain.journal import DiskJournal, Owner, Point
 
 
-def ranges(chain: Disk, record: DiskJournal, wants: Sequence[Want]) -> tuple[Range, ...]:
-    """Maximal runs of adjacent boundaries that nobody wants any more, lowest first."""
+def ranges(
+    chain: Disk,
+    record: DiskJournal,
+    wants: Sequence[Want],
+    *,
+    only: Callable[[Point], bool] = lambda point: True,
+) -> tuple[Range, ...]:
+    """Maximal runs of adjacent boundaries that nobody wants any more, lowest first; ``only`` of those points
+    of which it is true."""
     # One whose object is merely missing still counts as wanted.
     deleting = {want.owner for want in wants if want.deleting and want.merge and not want.suspended}
-    unwanted = {point.overlay for point in record.points if deleting.issuperset(point.owners)}
+    unwanted = {point.overlay for point in record.points if deleting.issuperset(point.owners) and only(point)}
     found: list[Range] = []
     for position in range(len(chain.layers) - 2, -1, -1):
         if chain.layers[position].key not in unwanted:

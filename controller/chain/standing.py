@@ -51,9 +51,9 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
         state = _staying(want, point, mine, chain, spoiled=spoiled)
         if unsure and not spoiled and state in (State.LOST, State.HELD):
             state = State.UNKNOWN  # it may be another image of the same name
-    blocked = disk.blocked
+    blocked = disk.common(disk.blocked)
     if state is State.PENDING:
-        blocked = disk.refused.get(want.owner) or disk.untaken or blocked
+        blocked = disk.refused.get(want.owner) or disk.common(disk.untaken) or blocked
     if state is State.LEAVING:
         blocked = disk.staying.get(want.owner) or blocked
     if state is State.LOST:

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from controller.chain.blocked import Blocked
 from controller.chain.circumstances import Circumstances
 from controller.chain.depth import depth_guard
-from controller.chain.desired import Want
+from controller.chain.desired import Placement, Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.guards import lent_guard, overlay_required, room_guard, size_unknown
 from controller.chain.journal import DiskJournal, Operation, OperationKind
@@ -64,11 +64,25 @@ class Taking:
             return DiskPlan(self.facts.target, wants_usage=True)
         refused = {want.owner: place for want, place in places if isinstance(place, Blocked)}
         if not able:
-            return replace(waiting(next(iter(refused.values()))), refused=refused)
+            found = replace(waiting(next(iter(refused.values()))), refused=refused)
+            holds = [hold.until for owner in refused if (hold := self.circumstances.held([owner]))]
+            return replace(
+                found, wake_at=min([*holds, *([found.wake_at] if found.wake_at else [])], default=None)
+            )
+        # Whose take has failed before takes last and alone: what is the matter may be his place or his name.
+        # And a place that an object names may fail where one beside the image does not.
+        able.sort(key=lambda one: (self._has_failed(one[0]), one[0].placement != Placement()))
         first, named = able[0]
-        sharing = [want for want, _ in able if want.placement == first.placement]
+        sharing = [
+            want
+            for want, _ in able
+            if want.placement == first.placement and self._has_failed(want) is self._has_failed(first)
+        ]
         begun = DiskOperation(self.facts.target, self._operation(sharing, named))
         return DiskPlan(self.facts.target, step=Take((begun,)), refused=refused)
+
+    def _has_failed(self, want: Want) -> bool:
+        return want.owner in self.circumstances.holds
 
     def _operation(self, sharing: list[Want], named: Named) -> Operation:
         first, paused = sharing[0], self.observation.state is RunState.PAUSED
@@ -89,6 +103,8 @@ class Taking:
 
     def _place(self, want: Want) -> Named | Blocked:
         """Where the overlay goes, or what is against it."""
+        if (hold := self.circumstances.held([want.owner])) is not None:
+            return hold.blocked
         facts, chain, gate = self.facts, self.chain, self.circumstances.gate
         named = self._overlay(want)
         overlay = None if named is None else named.layer

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from controller.chain.blocked import Blocked, Why
-from controller.chain.journal import OperationKind
+from controller.chain.journal import OperationKind, Owner
 from controller.chain.plan import DiskPlan
 from controller.chain.steps import StartMerge, Step, Take
 
@@ -20,7 +20,9 @@ def apart(found: DiskPlan, others: Sequence[DiskPlan]) -> DiskPlan:
         given = {t.operation.kept.key for one in others if isinstance(one.step, Take) for t in one.step.disks}
         if step.disks[0].operation.kept.key in given:
             text = f"another disk of this machine is about to use {step.disks[0].operation.kept.source.uri}"
-            return replace(found, step=None, blocked=Blocked(Why.OVERLAY_UNUSABLE, text))
+            blocked = Blocked(Why.OVERLAY_UNUSABLE, text)
+            refused = {**found.refused, **dict.fromkeys(step.disks[0].operation.owners, blocked)}
+            return replace(found, step=None, blocked=blocked, refused=refused)
     if not isinstance(step, StartMerge) or not begun:
         return found
     if all(one.kind is not OperationKind.PULL for one in (step, *begun)):
@@ -29,9 +31,16 @@ def apart(found: DiskPlan, others: Sequence[DiskPlan]) -> DiskPlan:
     return replace(found, step=None, blocked=Blocked(Why.QUEUED, text))
 
 
-def joined(disks: Sequence[DiskPlan], *, split: bool) -> tuple[Step, ...]:
-    """Takes of one domain become one libvirt transaction; everything else stays per disk."""
+def joined(
+    disks: Sequence[DiskPlan], *, split: bool, failed: Collection[Owner | str] = ()
+) -> tuple[Step, ...]:
+    """Takes of one domain become one libvirt transaction; everything else stays per disk. Those of which one
+    has ``failed`` before come last, each for itself: what is against them is against nobody else."""
     takes = [disk.step for disk in disks if isinstance(disk.step, Take)]
+    again = [
+        take for take in takes if not {o for d in take.disks for o in d.operation.owners}.isdisjoint(failed)
+    ]
+    takes = [take for take in takes if take not in again]
     others = [disk.step for disk in disks if disk.step is not None and not isinstance(disk.step, Take)]
     if len(takes) > 1 and not split:
         # Whether overlays exist already is said of a whole transaction.
@@ -40,4 +49,4 @@ def joined(disks: Sequence[DiskPlan], *, split: bool) -> tuple[Step, ...]:
             for p in (False, True)
         ]
         takes = [Take(tuple(part)) for part in parts if part]
-    return (*takes, *others)
+    return (*takes, *others, *again)

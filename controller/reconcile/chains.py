@@ -138,7 +138,7 @@ class Chains:
             heard = self._is_heard(chain)
             if not heard:
                 # What failed may not fail under the new policy.
-                self.context.ledger.try_again(domain, chain.parsed.spec.source.disk)
+                self.context.ledger.try_again(domain)
             if before != domain or not heard or not store.members(domain):
                 self.context.wake(domain)
             return None

@@ -167,7 +167,7 @@ class DomainPass:
             now=self._context.now(),
             gate=self._context.gate(self._key.hypervisor),
             merge_slots=self._slots(),
-            holds=ledger.holds(self._key),
+            holds=ledger.holds(self._key, {want.owner for want in wants}),
             progress=ledger.watch(self._key, observation),
             commit_holds=ledger.attempts.holds(self._key),
             full=ledger.attempts.full(self._key, observation),
@@ -338,7 +338,7 @@ class DomainPass:
             ledger.gave_up(self._key, step)
             self._reporter.gave_up(step)
         elif isinstance(step, Record):
-            ledger.succeeded(self._key, (step.target,))
+            ledger.succeeded(self._key, step.target, step.finished.owners if step.finished else ())
             if step.note:
                 self._reporter.noted(step)
             if step.why is RecordWhy.DRIFT:
@@ -355,7 +355,7 @@ class DomainPass:
     def _undone(self, target: str, operation: Operation, before: Observation) -> None:
         """A failed commit into a device that does not grow is not tried for ever as it is."""
         ledger, kept = self._context.ledger, operation.kept
-        failed = ledger.undone(self._key, target, f"the {operation.kind.value}")
+        failed = ledger.undone(self._key, target, operation.owners, f"the {operation.kind.value}")
         if failed and operation.kind is not OperationKind.PULL and not can_grow(kept.source):
             size = before.disks[target].sizes.get(kept.key)
             ledger.attempts.ran_out(self._key, kept.source, size.physical if size else 0)

@@ -5,7 +5,18 @@ from __future__ import annotations
 import logging
 
 from controller.chain.blocked import Blocked, Why
-from controller.chain.steps import Abort, Discard, Pivot, Record, SpellOut, Step, targets_of
+from controller.chain.journal import Owner
+from controller.chain.steps import (
+    Abort,
+    Discard,
+    DiskOperation,
+    Pivot,
+    Record,
+    SpellOut,
+    StartMerge,
+    Step,
+    Take,
+)
 from controller.hypervisor.errors import (
     Busy,
     DriverMissing,
@@ -47,7 +58,13 @@ def note_failure(
     if isinstance(step, Record | Pivot | Abort):
         ledger.record_failed(key, step.target, why, text)
     else:
-        ledger.failed(key, targets_of(step), why, text)
+        ledger.failed(key, _concerned(step), why, text)
+
+
+def _concerned(step: Take | StartMerge) -> dict[str, tuple[Owner, ...]]:
+    """By target, whose objects a step was for: they wait for it and say why, and nobody else does."""
+    begun = step.disks if isinstance(step, Take) else (DiskOperation(step.target, step.operation),)
+    return {one.target: one.operation.owners for one in begun}
 
 
 def _why(error: HypervisorError | Refused | Stale) -> Why:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Hold
 from controller.chain.convergence import Progress
+from controller.chain.journal import Owner
 from controller.chain.observation import JobKind, Observation
 from controller.chain.source import Source
 from controller.chain.steps import Abort
@@ -51,8 +52,9 @@ class Ledger:
     attempts: Attempts = field(init=False)
     space: Space = field(init=False)
     accounts: Accounts = field(init=False)
-    _holds: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
-    _failures: dict[tuple[DomainKey, str], int] = field(default_factory=dict)
+    _holds: dict[DomainKey, dict[Owner | str, Hold]] = field(default_factory=dict)
+    """By VolumeSnapshot, or by the disk's target where nobody is concerned in particular."""
+    _failures: dict[tuple[DomainKey, Owner | str], int] = field(default_factory=dict)
     _told: set[tuple[DomainKey, str]] = field(default_factory=set)
     _records: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _discards: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
@@ -81,9 +83,15 @@ class Ledger:
 
     # Failures ------------------------------------------------------------------------------------------
 
-    def holds(self, key: DomainKey) -> dict[str, Hold]:
-        """Failures on disks of this domain that are still waited out."""
-        return {t: hold for t, hold in self._holds.get(key, {}).items() if hold.until > self.now()}
+    def holds(self, key: DomainKey, owners: Collection[Owner]) -> dict[Owner | str, Hold]:
+        """What failed on this domain and has not worked since, and until when it is waited out. What failed
+        for VolumeSnapshots that are not among ``owners`` any more is forgotten."""
+        holds = self._holds.get(key, {})
+        for where, one in list(self._failures):
+            if where == key and isinstance(one, Owner) and one not in owners:
+                del self._failures[where, one]
+                holds.pop(one, None)
+        return dict(holds)
 
     def discard_holds(self, key: DomainKey) -> dict[str, datetime]:
         """By image: not before when to try again to remove it."""
@@ -107,38 +115,44 @@ class Ledger:
         """A transaction over several disks failed: go disk by disk, so one stops no other."""
         return key in self._split
 
-    def failed(self, key: DomainKey, targets: Iterable[str], why: Why, message: str) -> None:
-        """Something failed: wait before the next try, longer each time."""
-        targets = tuple(targets)
-        if len(targets) > 1:
+    def failed(
+        self, key: DomainKey, concerned: Mapping[str, Collection[Owner]], why: Why, message: str
+    ) -> None:
+        """Something failed: those whom it concerns wait before the next try, longer each time. By target, the
+        VolumeSnapshots that it was done for; without one it is the disk that waits."""
+        together = len(concerned) > 1
+        if together:
             self._split.add(key)
-        for target in targets:
-            count = self._failures[key, target] = self._failures.get((key, target), 0) + 1
-            split_first = len(targets) > 1 and count == 1
-            delay = timedelta(seconds=0.0 if split_first else _pace(why).delay(count))
-            self._holds.setdefault(key, {})[target] = Hold(self.now() + delay, Blocked(why, message))
+        for target, owners in concerned.items():
             self._told.add((key, target))
+            for one in owners or (target,):
+                count = self._failures[key, one] = self._failures.get((key, one), 0) + 1
+                split_first = together and count == 1
+                delay = timedelta(seconds=0.0 if split_first else _pace(why).delay(count))
+                self._holds.setdefault(key, {})[one] = Hold(self.now() + delay, Blocked(why, message))
 
     def record_failed(self, key: DomainKey, target: str, why: Why, message: str) -> None:
         """The record of a disk could not be written, or a pivot was refused: that waits as well."""
-        self.failed(key, (target,), why, message)
+        self.failed(key, {target: ()}, why, message)
         self._records.setdefault(key, {})[target] = self._holds[key][target]
 
-    def undone(self, key: DomainKey, target: str, what: str) -> bool:
-        """A begun operation had not happened. Once is what a restart looks like; again is a fault. What a
-        failed call had begun is no news. True when libvirt said that its job has failed."""
+    def undone(self, key: DomainKey, target: str, owners: Collection[Owner], what: str) -> bool:
+        """An operation that was begun for ``owners`` had not happened. Once is what a restart looks like;
+        again is a fault. What a failed call had begun is no news. True when libvirt said that its job has
+        failed."""
         if (key, target) in self._told:
             self._told.discard((key, target))
             self._job_errors.pop((key, target), None)
             return False
         error = self._job_errors.pop((key, target), "")
-        count = self._failures.get((key, target), 0)
+        subjects = tuple(owners) or (target,)
+        count = max(self._failures.get((key, one), 0) for one in subjects)
         if error or count:
             text = f"{what} on disk {target} ended without effect"
-            self.failed(key, (target,), Why.FAILED, f"{text}: {error}" if error else text)
+            self.failed(key, {target: owners}, Why.FAILED, f"{text}: {error}" if error else text)
             self._told.discard((key, target))
         else:
-            self._failures[key, target] = 1
+            self._failures.update(((key, one), 1) for one in subjects)
         return error == JOB_ENDED[JobStatus.FAILED]
 
     def job_failed(self, key: DomainKey, target: str, message: str) -> None:
@@ -151,20 +165,24 @@ class Ledger:
         until = self.now() + timedelta(seconds=_pace(why.why).delay(count))
         self._discards.setdefault(key, {})[image] = Hold(until, why)
 
-    def succeeded(self, key: DomainKey, targets: Iterable[str]) -> None:
-        """A step worked: forget what failed on these disks before."""
-        for target in targets:
-            self._failures.pop((key, target), None)
-            self._holds.get(key, {}).pop(target, None)
-            self._records.get(key, {}).pop(target, None)
-            self._told.discard((key, target))
-            self._job_errors.pop((key, target), None)
+    def succeeded(self, key: DomainKey, target: str, owners: Collection[Owner] = ()) -> None:
+        """A step on this disk worked: forget what failed there before for nobody in particular, and for
+        ``owners``."""
+        subjects: tuple[Owner | str, ...] = (target, *owners)
+        for one in subjects:
+            self._failures.pop((key, one), None)
+            self._holds.get(key, {}).pop(one, None)
+        self._records.get(key, {}).pop(target, None)
+        self._told.discard((key, target))
+        self._job_errors.pop((key, target), None)
         self._split.discard(key)
 
-    def try_again(self, key: DomainKey, target: str) -> None:
+    def try_again(self, key: DomainKey) -> None:
         """Somebody changed what may have been in the way: what is waited out is tried now. How often it has
         failed counts all the same, if it fails again."""
-        self._holds.get(key, {}).pop(target, None)
+        now = self.now()
+        holds = self._holds.get(key, {})
+        holds.update({one: Hold(now, hold.blocked) for one, hold in holds.items()})
         self._discards.pop(key, None)
 
     def forget(self, key: DomainKey) -> None:
@@ -178,13 +196,9 @@ class Ledger:
         self._held.discard(key)
         self._split.discard(key)
         self._told = {pair for pair in self._told if pair[0] != key}
-        for mapping in (
-            self._failures,
-            self._job_errors,
-            self._progress,
-            self._jobs_seen,
-            self._unlike_since,
-        ):
+        for failure in [failure for failure in self._failures if failure[0] == key]:
+            del self._failures[failure]
+        for mapping in (self._job_errors, self._progress, self._jobs_seen, self._unlike_since):
             for pair in [pair for pair in mapping if pair[0] == key]:
                 del mapping[pair]
 

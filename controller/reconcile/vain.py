@@ -6,9 +6,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from controller.chain.disk import Disk
+from controller.chain.journal import Owner
 from controller.chain.observation import Observation
 from controller.chain.plan import Plan
-from controller.chain.steps import targets_of
+from controller.chain.steps import StartMerge, Step, Take, targets_of
 
 _MOST = 3
 """In one pass, before the step is waited for."""
@@ -30,12 +31,19 @@ class Vain:
 
     def repeats(self, observation: Observation, plan: Plan) -> bool:
         """True when the same is about to be done once too often, and the domain looks as it did before."""
-        steps = tuple((type(step), targets_of(step)) for step in plan.steps)
+        steps = tuple((type(step), targets_of(step), _owners(step)) for step in plan.steps)
         before, now = self._before, (steps, _look(observation))
         if before == now and self.happened():
             return True
         self._before = now
         return False
+
+
+def _owners(step: Step) -> tuple[Owner, ...]:
+    """Whom a step is for: what came to nothing for one says nothing of the same for another."""
+    if isinstance(step, Take):
+        return tuple(owner for one in step.disks for owner in one.operation.owners)
+    return step.operation.owners if isinstance(step, StartMerge) else ()
 
 
 def _look(observation: Observation) -> object:
