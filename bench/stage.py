@@ -136,7 +136,7 @@ def stage() -> Iterator[Stage]:
 def _objects(cluster: Cluster, uri: str) -> None:
     namespace: dict[str, Any] = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
     cluster.request("POST", "/api/v1/namespaces", namespace)
-    access = [{"namespaces": ["*"], "domains": ["*"]}]
+    access = [{"namespaces": ["*"], "domains": ["*"], "overlays": ["*", "/dev/*"]}]
     cluster.create(cluster_path("hypervisors"), "Hypervisor", "host-a", {"uri": uri, "access": access})
     for name, seconds in _CLASSES.items():
         spec = {"merge": {"direction": "Commit", "settleSeconds": seconds}}

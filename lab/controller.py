@@ -24,6 +24,8 @@ from lab.storage.image import ImageSource
 REPOSITORY = Path(__file__).resolve().parent.parent
 NAMESPACE = "varve-system"
 ACCOUNT = "varve-controller"
+EVERYBODY = [{"namespaces": ["*"], "domains": ["*"], "overlays": ["*", "/dev/*"]}]
+"""Access rules that give everything that can be given: every machine, every place, every device."""
 PROGRAM = (sys.executable, "-m", "controller")
 
 
@@ -167,13 +169,12 @@ class Controller:
 
 def hypervisor(name: str, uri: str, access: list[dict[str, Any]] | None = None) -> str:
     """A Hypervisor object as JSON for `kubectl apply -f -`; open to everybody unless `access` says not."""
-    everybody = [{"namespaces": ["*"], "domains": ["*"]}]
     return json.dumps(
         {
             "apiVersion": "varve.dev/v1alpha1",
             "kind": "Hypervisor",
             "metadata": {"name": name},
-            "spec": {"uri": uri, "access": everybody if access is None else access},
+            "spec": {"uri": uri, "access": EVERYBODY if access is None else access},
         }
     )
 

@@ -44,8 +44,9 @@ class AccessRule(SpecModel):
         default=None,
         max_length=64,
         description="Where spec.overlay of their VolumeSnapshots may put layers: paths, URIs, pool:NAME for "
-        "a pool; patterns in which only * is special. Absent: anywhere. Empty: only beside the disk's image, "
-        "or where the class says.",
+        "a pool; patterns in which only * is special. Absent or empty: nowhere but beside the disk's image, "
+        "and where the class says. System directories are never given, and a device only by a pattern that "
+        "begins with /dev/.",
     )
 
     def allows(self, namespace: str, domain: str) -> bool:
@@ -75,16 +76,11 @@ class HypervisorSpec(SpecModel):
         """Say whether any rule gives the domain of this name to the namespace; no rules give nothing."""
         return any(rule.allows(namespace, domain) for rule in self.access)
 
-    def overlays(self, namespace: str, domain: str) -> tuple[str, ...] | None:
-        """Patterns of the places that any rule which gives the domain to the namespace gives for its layers;
-        None: anywhere."""
-        found: list[str] = []
-        for rule in self.access:
-            if rule.allows(namespace, domain):
-                if rule.overlays is None:
-                    return None
-                found += rule.overlays
-        return tuple(found)
+    def overlays(self, namespace: str, domain: str) -> tuple[str, ...]:
+        """Patterns of the places that any rule which gives the domain to the namespace gives for its
+        layers."""
+        rules = (rule for rule in self.access if rule.allows(namespace, domain))
+        return tuple(pattern for rule in rules for pattern in rule.overlays or ())
 
 
 class DomainCounts(ApiModel):

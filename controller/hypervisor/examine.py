@@ -1,8 +1,10 @@
 """Looking into an image that was made beforehand, from where it will be used.
 
-A local one is read through libvirt's storage API: libvirtd may read what a confined QEMU may not yet. One on
-the network is opened, for reading only, by the machine's own QEMU over its monitor: it speaks every protocol,
-and holds the credentials of the disk. That marks the domain as tainted (``custom-monitor``), no more.
+A file is read through libvirt's storage API: libvirtd may read what a confined QEMU may not yet. So is a
+block device that an administrator's pool has: none is made for it, because what it lists are device nodes.
+An image on the network, and any other device, is opened, for reading only, by the machine's own QEMU over its
+monitor: it speaks every protocol, and holds the credentials of the disk. That marks the domain as tainted
+(``custom-monitor``), no more.
 
 Every function blocks and runs on a thread of the connection.
 """
@@ -43,40 +45,47 @@ def examine(connection: libvirt.virConnect, uuid: str, source: Source, way_in: i
     place = directory_of(source)
     if place is not None:
         return through_storage(connection, place, source)
+    if source.type == "block" and (volume := _as_pooled(connection, source)) is not None:
+        return _judged(connection, volume, qcow2.examine)
     domain = connection.lookupByUUIDString(uuid)
     reading.refuse_beside_a_pull(domain)
     return through_qemu(domain, source, way_in)
 
 
 def directory_of(source: Source) -> Directory | None:
-    """Where a file or block device of the hypervisor lies; None for an image on the network."""
-    return Directory(posixpath.dirname(posixpath.normpath(source.path))) if source.path else None
+    """Where a file of the hypervisor lies; None for a device and for an image on the network."""
+    if source.type != "file" or not source.path:
+        return None
+    return Directory(posixpath.dirname(posixpath.normpath(source.path)))
+
+
+def _as_pooled(connection: libvirt.virConnect, source: Source) -> libvirt.virStorageVol | None:
+    """The device as a storage pool of an administrator has it (of its volume group, say); None if none
+    does."""
+    try:
+        return storage.as_known(connection, source)
+    except libvirt.libvirtError:
+        if connection.isAlive():
+            return None  # a daemon without storage has no pools
+        raise
 
 
 def through_storage(connection: libvirt.virConnect, place: Directory, source: Source) -> Examined:
-    """Examine a file or block device of the hypervisor. Raises NotExaminable."""
+    """Examine a file of the hypervisor. Raises NotExaminable."""
     try:
         return _in_directory(connection, place, source)
     except NotRemovable as error:  # which is how a place is called that libvirt cannot list
         raise NotExaminable(f"{place.key} cannot be read: {error.message}") from error
 
 
-def device(connection: libvirt.virConnect, place: Directory, source: Source) -> qcow2.Inside:
-    """What a qcow2 image on a block device of the hypervisor takes of it. Nobody may be writing to it. Raises
-    NotExaminable, or NotRemovable for a place that cannot be listed."""
-    return _read(connection, place, source, partial(qcow2.inside, measuring=True))
+def device(connection: libvirt.virConnect, source: Source) -> qcow2.Inside | None:
+    """What a qcow2 image on a block device of the hypervisor takes of it; None for one that no pool has.
+    Nobody may be writing to it. Raises NotExaminable."""
+    volume = _as_pooled(connection, source)
+    return None if volume is None else _judged(connection, volume, partial(qcow2.inside, measuring=True))
 
 
 def _in_directory(connection: libvirt.virConnect, place: Directory, source: Source) -> Examined:
-    return _read(connection, place, source, qcow2.examine)
-
-
-def _read(
-    connection: libvirt.virConnect,
-    place: Directory,
-    source: Source,
-    judge: Callable[[Callable[[int, int], bytes]], T],
-) -> T:
     with storage.opened(connection, place) as pool:
         try:
             volume = pool.storageVolLookupByName(source.leaf)
@@ -84,14 +93,21 @@ def _read(
             if error.get_error_code() == libvirt.VIR_ERR_NO_STORAGE_VOL:
                 raise NotExaminable(f"there is no {source.uri} on the hypervisor") from error
             raise
+        return _judged(connection, volume, qcow2.examine)
 
-        def read(offset: int, length: int) -> bytes:
-            return _download(connection, volume, offset, length)
 
-        try:
-            return judge(read)
-        except qcow2.NotQcow2 as error:
-            raise NotExaminable(str(error)) from error
+def _judged(
+    connection: libvirt.virConnect,
+    volume: libvirt.virStorageVol,
+    judge: Callable[[Callable[[int, int], bytes]], T],
+) -> T:
+    def read(offset: int, length: int) -> bytes:
+        return _download(connection, volume, offset, length)
+
+    try:
+        return judge(read)
+    except qcow2.NotQcow2 as error:
+        raise NotExaminable(str(error)) from error
 
 
 def _download(
@@ -113,8 +129,8 @@ def _download(
 
 
 def through_qemu(domain: libvirt.virDomain, source: Source, way_in: int | None) -> Examined:
-    """Examine an image on the network. ``way_in``: index of the layer of this machine whose credentials are
-    used. Raises NotExaminable."""
+    """Examine an image on the network, or a device. ``way_in``: index of the layer of this machine whose
+    credentials are used. Raises NotExaminable."""
     objects = {entry["name"] for entry in _ask(domain, "qom-list", path="/objects")}
     node = protocol_node(source, way_in, objects)
     with _opened(domain, node) as opened:

@@ -208,16 +208,14 @@ class LibvirtDriver:
                 await self._reach.ask([image])
                 version = (await self._listings.of(place)).versions.get(image.location)
                 return None if version is None else Inside(version)
-            directory = examine.directory_of(image)
-            if directory is None:
+            if image.type != "block":
                 return None
-            async with self._listings.lock(directory):
-                return await self._ask(
-                    f"reading {image.uri}",
-                    lambda connection: examine.device(connection, directory, image),
-                    key=directory.key,
-                    deadline=self._timing.change,
-                )
+            return await self._ask(
+                f"reading {image.uri}",
+                lambda connection: examine.device(connection, image),
+                key=f"device {image.path}",
+                deadline=self._timing.change,
+            )
         except Unreachable:
             raise
         except HypervisorError as error:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from lxml import etree
 
 from controller.chain.source import Host, Source
+from controller.chain.system_places import holds_devices
 from controller.hypervisor.errors import NotListable, NotRemovable
 
 _ELSEWHERE = re.compile(r"[a-z+]+://")
@@ -160,8 +161,10 @@ def disk_auth(auth: etree._Element, secret_type: str) -> etree._Element:
 
 
 def place_of(source: Source) -> Place | None:
-    """Where ``source`` lies, or None when libvirt cannot list such a place."""
+    """Where ``source`` lies, or None when libvirt cannot list such a place, or must not."""
     if source.type == "file" and source.path.startswith("/"):
+        if holds_devices(source.path):
+            return None
         return Directory(posixpath.dirname(posixpath.normpath(source.path)))
     if source.protocol == "gluster" and "/" in source.name and source.hosts:
         if source.hosts[0].transport != "tcp":
@@ -175,11 +178,23 @@ def place_of(source: Source) -> Place | None:
     return None
 
 
+def never_listed(path: str) -> str:
+    """Why no pool is made where ``path`` lies, for people."""
+    return (
+        f"{holds_devices(path)} may hold device nodes, and libvirtd would open each of them to list what is "
+        f"there (which is enough to arm a watchdog), so it is never listed"
+    )
+
+
 def removable_from(source: Source) -> Place:
     """Like :func:`place_of`. Raises NotRemovable with what to do instead."""
     place = place_of(source)
     if place is not None:
         return place
+    if source.type == "file" and holds_devices(source.path):
+        raise NotRemovable(
+            f"{never_listed(source.path)}: when nothing uses {source.uri} any more, remove it by hand"
+        )
     if source.protocol in {"nbd", "iscsi"} or source.type == "block":
         raise NotRemovable(f"{source.uri} was provisioned beforehand: it is released, never deleted")
     if source.protocol == "rbd" and source.hosts:
@@ -218,6 +233,8 @@ def neighbourhood_of(source: Source) -> Place | None:
     place = place_of(source)
     if place is not None:
         return place if place.shows_headers else None
+    if source.type == "file" and holds_devices(source.path):
+        raise NotListable(f"{never_listed(source.path)}: move {source.uri} to a directory for images")
     if source.protocol == "gluster":
         raise NotListable(
             f"libvirt lists directories of gluster over tcp only: name the server of {source.uri} so in the "

@@ -1,4 +1,4 @@
-"""A network image as a block node of QEMU (``blockdev-add``)."""
+"""A network image, or a device, as a block node of QEMU (``blockdev-add``)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ Node = dict[str, Any]
 def protocol_node(source: Source, way_in: int | None, objects: Collection[str]) -> Node:
     """The image's bytes as a node. Its credentials are in objects that libvirt made for the layer with the
     index ``way_in`` (measured, libvirt 9.0: they stay as long as the layer). Raises NotExaminable."""
+    if source.type == "block":
+        return {"driver": "host_device", "filename": source.path}
     element = source.element()
     secret = _object(f"libvirt-{way_in}-storage-auth-secret0", element.find("auth") is not None, objects)
     tls = _object(f"objlibvirt-{way_in}-storage_tls0", element.get("tls") == "yes", objects)

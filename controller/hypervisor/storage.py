@@ -23,6 +23,7 @@ import libvirt
 from lxml import etree
 
 from controller.chain.source import Host, Source
+from controller.chain.system_places import holds_devices
 from controller.hypervisor.driver import Pool, Removal
 from controller.hypervisor.errors import (
     Busy,
@@ -34,7 +35,7 @@ from controller.hypervisor.errors import (
     Unsupported,
 )
 from controller.hypervisor.needs import no_service, service_advice
-from controller.hypervisor.places import CephPool, Place, disk_auth
+from controller.hypervisor.places import CephPool, Directory, Place, disk_auth, never_listed
 from controller.hypervisor.texts import told
 
 OURS = "varve-transient-"
@@ -60,14 +61,14 @@ def remove(connection: libvirt.virConnect, place: Place, source: Source) -> Remo
         if place.local:
             if posixpath.normpath(volume.path()) != posixpath.normpath(source.path):
                 raise NotRemovable(f"libvirt's volume {volume.path()} is not the image {source.uri}")
-            volume = _as_known(connection, source) or volume
+            volume = as_known(connection, source) or volume
         _delete(volume, place)
         return Removal.REMOVED
 
 
-def _as_known(connection: libvirt.virConnect, source: Source) -> libvirt.virStorageVol | None:
-    """The file as an administrator's pool has it, if one does: then its list stays true, and libvirt refuses
-    what is being copied."""
+def as_known(connection: libvirt.virConnect, source: Source) -> libvirt.virStorageVol | None:
+    """The file or device as an administrator's pool has it, if one does: then its list stays true, and
+    libvirt refuses what is being copied. Nothing is opened or listed for it."""
     try:
         return connection.storageVolLookupByPath(source.path)
     except libvirt.libvirtError as error:
@@ -206,6 +207,8 @@ def opened(connection: libvirt.virConnect, place: Place) -> Iterator[libvirt.vir
 
 
 def _make(connection: libvirt.virConnect, place: Place, *, respelled: bool = False) -> libvirt.virStoragePool:
+    if isinstance(place, Directory) and holds_devices(place.path):
+        raise NotListable(never_listed(place.path))
     try:
         return connection.storagePoolCreateXML(
             place.pool_xml(OURS + uuid.uuid4().hex, respelled=respelled), 0

@@ -118,8 +118,8 @@ class DomainPass:
                 return self._next_look(found.plan, waiting=bool(misfits))
         return 0.0
 
-    def _given(self, namespace: str) -> tuple[str, ...] | None:
-        """Where the namespace may put layers of this domain; None: anywhere."""
+    def _given(self, namespace: str) -> tuple[str, ...]:
+        """Where the namespace may put layers of this domain when it names the place."""
         known = self._context.store.hypervisors.get(self._key.hypervisor)
         found = self._context.hosts[self._key.hypervisor].find_by_uuid(self._key.uuid)
         if known is None or isinstance(known[1], str) or found is None:

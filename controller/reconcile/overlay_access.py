@@ -9,6 +9,7 @@ from controller.api import glob
 from controller.api.overlay import Overlay
 from controller.chain.address import CEPH_PORTS, DEFAULT_PORTS
 from controller.chain.source import Source
+from controller.chain.system_places import gives_device, gives_socket, system_directory
 
 
 def named_place(overlay: Overlay, source: Source | None) -> str:
@@ -18,22 +19,41 @@ def named_place(overlay: Overlay, source: Source | None) -> str:
     return f"pool:{overlay.pool}" if overlay.pool is not None else overlay.directory or "nowhere"
 
 
-def is_given(overlay: Overlay, source: Source | None, patterns: tuple[str, ...] | None) -> bool:
-    """Say whether ``patterns`` (None: anything) give the place that ``overlay`` names.
+def reserved(overlay: Overlay, source: Source | None) -> str | None:
+    """The directory of the hypervisor's own that the overlay names, which nobody is given; None elsewhere.
+    A device below ``/dev`` and a socket are no places in a directory."""
+    if source is not None:
+        return system_directory(source.path) if source.type == "file" else None
+    return None if overlay.directory is None else system_directory(overlay.directory)
+
+
+def is_given(overlay: Overlay, source: Source | None, patterns: tuple[str, ...]) -> bool:
+    """Say whether ``patterns`` give the place that ``overlay`` names; no patterns give none.
 
     Of an image on several servers each must be given on its own: a list of servers that fits as a whole may
     begin with one that is given and go on with others.
     """
-    if patterns is None:
-        return True
+    if reserved(overlay, source) is not None:
+        return False
     if source is not None:
-        return all(any(glob.matches_any(patterns, text) for text in one) for one in _spellings(source))
+        fitting = _fitting(source, patterns)
+        return all(any(glob.matches_any(fitting, text) for text in one) for one in _spellings(source))
     if overlay.pool is not None:
         return glob.matches_any(patterns, f"pool:{overlay.pool}")
     if overlay.directory is None:
         return True  # it names none
     directory = Source.file(overlay.directory).uri
     return any(glob.matches_any(patterns, text) for text in (directory, posixpath.join(directory, "")))
+
+
+def _fitting(source: Source, patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of the patterns that can give such a place: a device, and a socket of the system, only by one
+    that was written for such."""
+    if source.type == "block":
+        return tuple(one for one in patterns if gives_device(one))
+    if any(system_directory(host.socket) for host in source.hosts if host.socket):
+        return tuple(one for one in patterns if gives_socket(one))
+    return patterns
 
 
 def _spellings(source: Source) -> list[set[str]]:

@@ -13,7 +13,7 @@ from datetime import datetime
 
 from lxml import etree
 
-from controller.api.overlay import ClassOverlay, Content, Overlay, OverlaySource
+from controller.api.overlay import ClassOverlay, Content, Overlay, OverlaySource, Protocol
 from controller.api.quantity import parse_quantity
 from controller.api.reasons import Reason
 from controller.api.volumesnapshot import DeletionPolicy, Quiesce, VolumeSnapshot
@@ -21,14 +21,18 @@ from controller.api.volumesnapshotclass import VolumeSnapshotClassSpec
 from controller.chain.desired import Direction, Memory, Placement, Policy, Want
 from controller.chain.journal import Owner
 from controller.chain.source import Host, Source
+from controller.chain.system_places import DEVICES, plain, system_directory
 from controller.hypervisor.driver import Driver, Pool
 from controller.hypervisor.errors import NotFound, Unsupported
 from controller.reconcile.class_store import ClassFault, InForce
-from controller.reconcile.overlay_access import is_given, named_place
+from controller.reconcile.overlay_access import is_given, named_place, reserved
 from controller.reconcile.store import Snapshot, Store
 
-Given = Callable[[str], tuple[str, ...] | None]
-"""By namespace: patterns of the places that its VolumeSnapshots may name for layers; None: any."""
+Given = Callable[[str], tuple[str, ...]]
+"""By namespace: patterns of the places that its VolumeSnapshots may name for layers."""
+
+_SERVED = frozenset({Protocol.NBD, Protocol.ISCSI})
+"""Protocols whose images are made where they are served: libvirt makes none."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,14 @@ class Misfit:
     reason: Reason
     message: str
     stalled: bool
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """A place where the layer cannot go, and why."""
+
+    reason: Reason
+    message: str
 
 
 def owner_of(snapshot: VolumeSnapshot) -> Owner:
@@ -83,12 +95,9 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) 
     placement = Placement()
     adopt = parsed.spec.adopt.layer if parsed.spec.adopt is not None else ""
     if memory is None and not (parsed.deleting or adopt):
-        denied = _denied(parsed, given)
-        if denied is not None:
-            return Misfit(snapshot, Reason.ACCESS_DENIED, denied, stalled=True)
-        place = await _placement(parsed.spec.overlay or spec.overlay, driver)
-        if isinstance(place, str):
-            return Misfit(snapshot, Reason.OVERLAY_REQUIRED, place, stalled=True)
+        place = await _place(parsed, spec.overlay, driver, given)
+        if isinstance(place, Unusable):
+            return Misfit(snapshot, place.reason, place.message, stalled=True)
         placement = place
     policy = policy_of(spec)
     return Want(
@@ -134,23 +143,70 @@ def memory_of(snapshot: VolumeSnapshot) -> Memory | None:
     )
 
 
-def _denied(parsed: VolumeSnapshot, given: Given) -> str | None:
-    """Why the place that the object itself names is not its namespace's, or None. What a class says is the
-    administrator's word."""
+async def _place(
+    parsed: VolumeSnapshot, of_class: ClassOverlay | None, driver: Driver, given: Given
+) -> Placement | Unusable:
+    """Where the layer goes. What the object itself names must be given to its namespace; what a class says
+    is the administrator's word."""
     overlay = parsed.spec.overlay
     if overlay is None:
-        return None
+        return await _placement(of_class, driver)
     source = None if overlay.source is None else _named(overlay.source)
-    if is_given(overlay, source, given(parsed.namespace)):
+    refused = _denied(overlay, source, parsed.namespace, given) or _must_be_made(overlay.source)
+    return refused or _outside_the_system(overlay, await _placement(overlay, driver))
+
+
+def _denied(overlay: Overlay, source: Source | None, namespace: str, given: Given) -> Unusable | None:
+    directory = reserved(overlay, source)
+    if directory is not None:
+        return _of_the_system(named_place(overlay, source), directory)
+    if is_given(overlay, source, given(namespace)):
         return None
-    return (
-        f"namespace {parsed.namespace} may not put layers at {named_place(overlay, source)}: name another "
+    return Unusable(
+        Reason.ACCESS_DENIED,
+        f"namespace {namespace} may not put layers at {named_place(overlay, source)}: name another "
         f"place in spec.overlay, or leave it out for the class to say; or an administrator adds the place to "
-        f"overlays of the rule in the Hypervisor's spec.access"
+        f"overlays of the rule in the Hypervisor's spec.access (where nothing is listed, nothing may be "
+        f"named)",
     )
 
 
-async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> Placement | str:
+def _must_be_made(place: OverlaySource | None) -> Unusable | None:
+    """Nothing is formatted where libvirt would have to make an image under a name that somebody else chose:
+    it would be left behind."""
+    if place is None or place.content is Content.PREPARED or _exists_by_itself(place):
+        return None
+    return Unusable(
+        Reason.OVERLAY_UNUSABLE,
+        f"spec.overlay.source {_named(place).uri} is an image that content: Format would have to make, and a "
+        f"place that is named is used only if it was made beforehand: make an empty overlay there (qemu-img "
+        f"create) and write content: Prepared; or name spec.overlay.directory or spec.overlay.pool, where "
+        f"varve makes the image and removes it again",
+    )
+
+
+def _exists_by_itself(place: OverlaySource) -> bool:
+    """An export, a LUN or a device, which only its server or the kernel makes."""
+    return _is_device(place.path) if place.path is not None else place.protocol in _SERVED
+
+
+def _outside_the_system(overlay: Overlay, place: Placement | Unusable) -> Placement | Unusable:
+    """A pool may lie anywhere, which is seen when it is looked up."""
+    if isinstance(place, Unusable) or overlay.pool is None or place.template is None:
+        return place
+    directory = system_directory(place.template.path) if place.template.type == "file" else None
+    return place if directory is None else _of_the_system(f"pool:{overlay.pool}", directory)
+
+
+def _of_the_system(place: str, directory: str) -> Unusable:
+    return Unusable(
+        Reason.ACCESS_DENIED,
+        f"no layer goes to {place}, because {directory} is the hypervisor's own, whatever overlays in its "
+        f"spec.access say: name another place in spec.overlay, or leave it out for the class to say",
+    )
+
+
+async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> Placement | Unusable:
     """Where new layers go, or why that place cannot be used."""
     if isinstance(overlay, Overlay) and overlay.source is not None:
         prepared = overlay.source.content is Content.PREPARED
@@ -162,9 +218,11 @@ async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> 
     try:
         pool = await driver.pool(overlay.pool)
     except (NotFound, Unsupported) as error:
-        return f"overlay.pool {overlay.pool} cannot be used: {error.message}"
+        text = f"overlay.pool {overlay.pool} cannot be used: {error.message}"
+        return Unusable(Reason.OVERLAY_REQUIRED, text)
     template = _template(pool)
-    return Placement(template) if template else f"pool {pool.name} of type {pool.type} cannot hold overlays"
+    text = f"pool {pool.name} of type {pool.type} cannot hold overlays"
+    return Placement(template) if template else Unusable(Reason.OVERLAY_REQUIRED, text)
 
 
 def _template(pool: Pool) -> Source | None:
@@ -178,7 +236,7 @@ def _in_directory(directory: str) -> Source:
 def _named(place: OverlaySource) -> Source:
     """The place as libvirt names it. What is below /dev/ is a block device."""
     if place.path is not None:
-        return _block(place.path) if place.path.startswith("/dev/") else Source.file(place.path)
+        return _block(place.path) if _is_device(place.path) else Source.file(place.path)
     hosts = [
         Host(socket=host.socket, transport="unix")
         if host.socket is not None
@@ -186,6 +244,10 @@ def _named(place: OverlaySource) -> Source:
         for host in place.hosts or ()
     ]
     return Source.network(str(place.protocol), place.name or "", hosts)
+
+
+def _is_device(path: str) -> bool:
+    return plain(path).startswith(DEVICES)
 
 
 def _block(path: str) -> Source:

@@ -20,6 +20,7 @@ async def on_a_device(world: World, room: int) -> tuple[SimulatedHost, str]:
     world.policy(merge={"direction": "Commit"}, overlay={"directory": "/images"})
     uuid = host.add_domain("web-1", [DiskDefinition.of("vda", BASE)])
     host.storage.open(BASE.key).room = room
+    host.storage.pooled.add(BASE.key)
     await world.start()
     for name in "ab":
         world.snapshot(name)

@@ -26,6 +26,8 @@ from controller.reconcile.keys import ReportKey
 from controller.telemetry.metrics import Metrics
 
 NAMESPACE = "shop"
+ALL_PLACES = ("*", "/dev/*", "nbd+unix:*?socket=/run/*")
+"""Patterns that give every place that can be given."""
 URI = "qemu+unix:///system?socket=/run/{}"
 
 
@@ -121,7 +123,7 @@ class World:
 
     def _tell_of(self, host: SimulatedHost, access: list[dict[str, Any]] | None, **spec: Any) -> None:
         name = host.hostname
-        everybody = [{"namespaces": ["*"], "domains": ["*"]}]
+        everybody = [{"namespaces": ["*"], "domains": ["*"], "overlays": list(ALL_PLACES)}]
         body = {"uri": URI.format(name), "access": everybody if access is None else access, **spec}
         self.kube.create_object(HYPERVISOR, {"metadata": {"name": name}, "spec": body})
 

@@ -126,6 +126,8 @@ class Storage:
         self.kept: dict[str, HypervisorError] = {}
         """What removing an image answers, for as long as its key is here: one that is immutable or on
         storage that is read-only (NotRemovable), or open for ever (StillOpen)."""
+        self.pooled: set[str] = set()
+        """Identities of block devices that a storage pool of an administrator has."""
         self.written: dict[str, datetime] = {}
         """When images were written to last, by identity, as a test says."""
         self._refusals: list[tuple[str, HypervisorError]] = []
@@ -217,8 +219,10 @@ class Storage:
         image = self.images.get(source.key)
         if image is None or image.format != "qcow2":
             return None
-        if source.type == "block":
-            return Inside(image.version, CLUSTER_BYTES, image.allocation)
+        if source.type == "block":  # libvirt reads it if an administrator's pool has it
+            return (
+                Inside(image.version, CLUSTER_BYTES, image.allocation) if source.key in self.pooled else None
+            )
         return Inside(image.version) if self.accessible(source) else None
 
     def referrers(self, source: Source) -> tuple[str, ...]:

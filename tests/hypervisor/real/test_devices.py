@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from controller.chain.room import needed
 from controller.chain.source import Source
 from controller.hypervisor.driver import Driver, JobStatus
 from controller.hypervisor.observe import observe, with_usage
-from lab import Disk, Lab
+from lab import Disk, Host, Lab
 from lab.machines.disk import MEBIBYTE
 from lab.machines.writer import WriterOptions
 from lab.pytest_plugin import MachineFactory
-from lab.storage.image import run_qemu_tool
+from lab.storage.image import ImageSource, run_qemu_tool
 from tests.hypervisor.real.subject import Events, Subject
 from tests.hypervisor.servers import need
 
@@ -32,10 +33,19 @@ VIRTUAL = 16 * MEBIBYTE
 
 
 @pytest.fixture
-def base(lab: Lab, room: int) -> Disk:
-    """qcow2 on a device of ``room`` bytes."""
+def base(lab: Lab, host: Host, room: int, tmp_path: Path) -> Iterator[Disk]:
+    """qcow2 on a device of ``room`` bytes, which a storage pool of an administrator has, as one of a volume
+    group has its volumes: here it is a directory with a link to the device."""
     need(lab, "block")
-    return Disk(lab.block.device(f"room-{room}", room).source, "qcow2", VIRTUAL)
+    directory = tmp_path / "volumes"
+    directory.mkdir()
+    link = directory / "base"
+    link.symlink_to(lab.block.device(f"room-{room}", room).source.name)
+    pool = host.connection().storagePoolCreateXML(
+        f"<pool type='dir'><name>volumes-{room}</name><target><path>{directory}</path></target></pool>"
+    )
+    yield Disk(ImageSource("block", str(link)), "qcow2", VIRTUAL)
+    pool.destroy()
 
 
 @pytest.fixture
