@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
@@ -20,13 +21,15 @@ import kopf
 
 from controller.api import GROUP
 from controller.flags import Options
-from controller.kube.client import ApiClient
-from controller.kube.credentials import BadCredentials
+from controller.kube.client import PAGE, ApiClient
+from controller.kube.credentials import BadCredentials, Connection
 from controller.kube.errors import KubeError, Rejected
 from controller.kube.events import EventRecorder
 from controller.kube.identity import is_dead, own_identity
+from controller.kube.inbox import Inbox
 from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw
 from controller.kube.lease import Lease
+from controller.kube.narrow import narrow_session
 from controller.kube.port import KubeClient
 from controller.telemetry.health import CannotListen, Checks, HealthServers
 from controller.telemetry.logs import setup_logging
@@ -194,6 +197,20 @@ class Operator:
         deadline.start()
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _LoggedIn(kopf.AiohttpSession):
+    """A session for kopf, and what it is logged in with: kopf asks again when that was refused, and gives up
+    when it gets the same."""
+
+    connection: Connection
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _LoggedIn) and self.connection == other.connection
+
+    def __hash__(self) -> int:
+        return hash(self.connection)
+
+
 class Watches:
     """kopf in a thread: hands each event to the main loop, and begins again when kopf ends."""
 
@@ -207,7 +224,7 @@ class Watches:
         """To be made in the main loop, which ``client`` and ``on_object`` belong to."""
         self._options = options
         self._client = client
-        self._on_object = on_object
+        self._inbox = Inbox(on_object)
         self._metrics = metrics
         self._main = asyncio.get_running_loop()
         self._thread = threading.Thread(target=self._run, name="watches", daemon=True)
@@ -295,22 +312,13 @@ class Watches:
         async def deliver(*, event: kopf.RawEvent, **_: object) -> None:
             raw = cast("Raw", event["object"])
             if not self._stopped.is_set():
-                self._main.call_soon_threadsafe(self._on_object, kind, event["type"], raw)
+                self._inbox.put(kind, event["type"], raw)
 
         return deliver
 
-    async def _login(self, **_: object) -> kopf.ConnectionInfo:
+    async def _login(self, **_: object) -> kopf.AiohttpSession:
         found = await self._ask(self._options.credentials.connection())
-        return kopf.ConnectionInfo(
-            server=found.server,
-            ca_path=found.ca_path,
-            insecure=found.insecure,
-            scheme=found.scheme,
-            token=found.token,
-            certificate_path=found.certificate_path,
-            private_key_path=found.private_key_path,
-            proxy_url=found.proxy_url,
-        )
+        return _LoggedIn(server=found.server, aiohttp_session=narrow_session(found), connection=found)
 
     def _settings(self) -> kopf.OperatorSettings:
         """What keeps kopf to watching: it writes nothing, and scans only the group at its start."""
@@ -329,7 +337,7 @@ class Watches:
         )  # seconds; then the watch itself tries again, for ever
         settings.watching.server_timeout = 600
         settings.watching.connect_timeout = 10
-        settings.watching.chunk_size = 500
+        settings.watching.chunk_size = PAGE
         settings.queueing.worker_limit = 100  # each object has a worker, which stays for the idle timeout:
         settings.queueing.idle_timeout = 0.01  # so a listing passes at 100 objects per 10 ms at best
         if self._options.hypervisor_selector:

@@ -4,6 +4,7 @@ import copy
 import socket
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Callable, Sequence
+from functools import partial
 from uuid import uuid4
 
 from controller.api import FINALIZER
@@ -14,12 +15,14 @@ from controller.kube.kinds import EVENT, NAMESPACE, Kind, Raw, is_deleting, name
 from controller.kube.notes import event_body
 from controller.kube.port import FIELD_MANAGER, FINALIZER_MANAGER, EventType, KubeClient
 from controller.kube.transport import APPLY_PATCH, JSON, JSON_PATCH, Answer, Body, Transport
+from controller.kube.trim import is_whole, kept
 from controller.telemetry.metrics import Metrics
 
 __all__ = ["ApiClient", "KubeClient"]
 
-PAGE = 500
-"""Objects per page of a list: some 1 MiB, decoded in one go."""
+PAGE = 100
+"""Objects per page of a list, which is read item by item whatever its size. The API server has each page in
+its memory, and a page that breaks is read once more."""
 
 REMEMBERED = 4096
 """Objects whose last status is remembered as one that changes nothing. Beyond that, the oldest is forgotten,
@@ -46,6 +49,10 @@ class ApiClient:
 
     async def get(self, kind: Kind, namespace: str | None, name: str, *, retry: bool = True) -> Raw | None:
         """See :meth:`KubeClient.get`. Without ``retry``, one attempt."""
+        found = await self._whole(kind, namespace, name, retry=retry)
+        return None if found is None else kept(kind, found)
+
+    async def _whole(self, kind: Kind, namespace: str | None, name: str, *, retry: bool = True) -> Raw | None:
         answer = await self._transport.request("GET", kind.path(namespace, name), retry=retry)
         return None if answer.status == 404 else _expect(answer, f"reading {kind} {name}")
 
@@ -70,7 +77,9 @@ class ApiClient:
                 query["labelSelector"] = label_selector
             if token:
                 query["continue"] = token
-            answer = await self._transport.request("GET", kind.path(namespace), query=query)
+            answer = await self._transport.request(
+                "GET", kind.path(namespace), query=query, keep=partial(kept, kind)
+            )
             if answer.status == 410 and token:
                 items, token = [], ""
                 continue
@@ -97,7 +106,7 @@ class ApiClient:
         answer = await self._write(
             kind, "apply", "PATCH", path, query=query, body=body, content_type=APPLY_PATCH
         )
-        return self._object(answer, f"writing {kind} {name_of(body)[1]}")
+        return kept(kind, self._object(answer, f"writing {kind} {name_of(body)[1]}"))
 
     async def apply_status(self, kind: Kind, current: Raw, status: Raw) -> Raw:
         """See :meth:`KubeClient.apply_status`.
@@ -127,7 +136,7 @@ class ApiClient:
             if answer.status == 404:
                 raise ObjectGone(f"{kind} {name} is gone")
             if answer.status != 409:
-                written = _expect(answer, f"writing the status of {kind} {name}")
+                written = kept(kind, _expect(answer, f"writing the status of {kind} {name}"))
                 self._note_vain(current, written, status)
                 return written
             current = await self._same(kind, current)
@@ -186,7 +195,7 @@ class ApiClient:
             body=body,
             retry=retry,
         )
-        return self._object(answer, f"creating {kind} {body['metadata']['name']}")
+        return kept(kind, self._object(answer, f"creating {kind} {body['metadata']['name']}"))
 
     async def remove(self, kind: Kind, current: Raw) -> None:
         """See :meth:`KubeClient.remove`."""
@@ -216,13 +225,19 @@ class ApiClient:
     async def _edit_finalizers(
         self, kind: Kind, current: Raw, patch: Callable[[Raw], Patch | None]
     ) -> Raw | None:
-        """Patch the finalizers as read; when that reading turns out old, read again and think again."""
+        """Patch the finalizers as read; when that reading turns out old, read again and think again. One that
+        was not kept whole is read first."""
         namespace, name = name_of(current)
         path = kind.path(namespace, name)
-        for _ in range(ATTEMPTS):
+        for attempt in range(ATTEMPTS):
+            if attempt or not is_whole(current):
+                try:
+                    current = await self._same(kind, current)
+                except ObjectGone:
+                    return None
             operations = patch(current)
             if operations is None:
-                return current
+                return kept(kind, current)
             answer = await self._write(
                 kind,
                 "finalizer",
@@ -235,14 +250,10 @@ class ApiClient:
             if answer.status == 404:
                 return None
             if answer.ok:
-                return answer.body
+                return kept(kind, answer.body)
             # 422: a test of the patch failed (or the finalizer is refused for good); 409: a concurrent write
             if answer.status not in (409, 422):
                 _expect(answer, f"changing the finalizers of {kind} {name}")
-            try:
-                current = await self._same(kind, current)
-            except ObjectGone:
-                return None
         raise Conflict(f"the finalizers of {kind} {name} could not be changed: {answer.message}")
 
     async def _write(
@@ -266,7 +277,7 @@ class ApiClient:
     async def _same(self, kind: Kind, stale: Raw) -> Raw:
         """The object that ``stale`` is a copy of, read anew. Raises ObjectGone, ObjectReplaced."""
         namespace, name = name_of(stale)
-        fresh = await self.get(kind, namespace, name)
+        fresh = await self._whole(kind, namespace, name)
         if fresh is None:
             raise ObjectGone(f"{kind} {name} is gone")
         if uid_of(fresh) != uid_of(stale):

@@ -21,6 +21,7 @@ from controller.kube.finalizers import addition, finalizers_of, removal
 from controller.kube.kinds import EVENT, NAMESPACE, Kind, Raw, is_deleting, name_of, uid_of
 from controller.kube.notes import event_body
 from controller.kube.port import EventType
+from controller.kube.trim import kept
 
 Phase = Literal["before", "after"]
 T = TypeVar("T")
@@ -94,7 +95,7 @@ class FakeKube:
         """Tell ``sink`` of every change, after a listing (type None) of what is there. Returns an undo."""
         if replay:
             for kind, raw in self._store.everything():
-                sink(kind, None, raw)
+                sink(kind, None, kept(kind, raw))
         self._sinks.append(sink)
         return lambda: self._sinks.remove(sink)
 
@@ -148,7 +149,8 @@ class FakeKube:
         """See :class:`~controller.kube.port.KubeClient`."""
         del retry  # nothing here fails by chance
         call = Call("get", kind, namespace, name)
-        return await self._request(call, lambda: self._store.get(kind, namespace, name))
+        found = await self._request(call, lambda: self._store.get(kind, namespace, name))
+        return None if found is None else kept(kind, found)
 
     async def list(self, kind: Kind, label_selector: str | None = None) -> list[Raw]:
         """See :class:`~controller.kube.port.KubeClient`."""
@@ -156,7 +158,7 @@ class FakeKube:
 
         def matching() -> list[Raw]:
             labels = ((raw, raw["metadata"].get("labels") or {}) for raw in self._store.list(kind))
-            return [raw for raw, has in labels if wanted.items() <= has.items()]
+            return [kept(kind, raw) for raw, has in labels if wanted.items() <= has.items()]
 
         return await self._request(Call("list", kind, None, ""), matching)
 
@@ -169,10 +171,11 @@ class FakeKube:
                 raise ObjectReplaced(f"{kind} {name} was deleted and made anew; the new one was not touched")
             raw["status"] = clone(status)
 
-        return await self._request(
+        written = await self._request(
             Call("status", kind, namespace, name),
             lambda: self._publish(self._store.change(kind, namespace, name, apply)),
         )
+        return kept(kind, written)
 
     async def add_finalizer(self, kind: Kind, current: Raw) -> Raw | None:
         """See :class:`~controller.kube.port.KubeClient`."""
@@ -252,12 +255,13 @@ class FakeKube:
             change(raw)
 
         try:
-            return await self._request(
+            written = await self._request(
                 Call("finalizer", kind, namespace, name),
                 lambda: self._publish(self._store.change(kind, namespace, name, only_this)),
             )
         except ObjectGone:
             return None
+        return kept(kind, written)
 
     @staticmethod
     def _add(raw: Raw) -> None:
@@ -296,5 +300,5 @@ class FakeKube:
         """Tell the watchers of a change, if it is one, and return the object as it is now (or last was)."""
         if change.type:
             for sink in tuple(self._sinks):
-                sink(change.kind, change.type, clone(change.raw))
+                sink(change.kind, change.type, kept(change.kind, clone(change.raw)))
         return change.raw

@@ -22,6 +22,7 @@ from kubernetes.aio.client.rest import RESTClientObject, RESTResponse
 from controller.kube.credentials import Credentials
 from controller.kube.errors import Forbidden, Unauthorized, Unavailable
 from controller.kube.kinds import Raw
+from controller.kube.scan import ListScanner, NotAList
 from controller.telemetry.metrics import Metrics
 
 log = logging.getLogger(__name__)
@@ -44,6 +45,9 @@ CONNECTIONS = 16
 
 WATCH_SECONDS = 290
 """How long one watch is asked to last; the API server ends it then, and who goes on begins another."""
+
+PIECE = 2**16
+"""Bytes of a list that are decoded in one go, unless one object has more: a millisecond or two."""
 
 RETRY_AFTER_LIMIT = 5.0
 """Seconds that a server's Retry-After can make one attempt wait."""
@@ -107,13 +111,17 @@ class Transport:
         body: Body | None = None,
         content_type: str = JSON,
         retry: bool = True,
+        keep: Callable[[Raw], Raw] | None = None,
     ) -> Answer:
         """Send one request and read its answer, trying again what did not decide when ``retry`` is set.
+
+        With ``keep`` the answer is a list, which is read item by item: what it returns of each is kept.
 
         Retried are connection errors, timeouts, 429 and 5xx; credentials are read anew once after a 401.
         Raises Unavailable, Unauthorized or Forbidden; every other status is for the caller to judge.
         """
-        request = _Request(method, f"{path}?{urlencode(query)}" if query else path, body, content_type)
+        url = f"{path}?{urlencode(query)}" if query else path
+        request = _Request(method, url, body, content_type, keep)
         delays = iter(BACKOFF if retry else ())
         refused: _Session | None = None
         while True:
@@ -122,7 +130,7 @@ class Transport:
             try:
                 async with self._free:
                     answer = await self._attempt(session, request)
-            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            except (aiohttp.ClientError, TimeoutError, OSError, NotAList) as error:
                 problem = f"{type(error).__name__}: {error}".rstrip(": ")
             if answer is not None:
                 if answer.status == 401 and refused is None:
@@ -170,12 +178,21 @@ class Transport:
         """Send once. Raises what aiohttp raises."""
         began, code = perf_counter(), "error"
         try:
-            response = await self._send(session, request, self._timeout)
-            payload = await response.read()
+            response = await self._send(session, request, self._limit(request))
+            if request.keep is not None and response.status == 200:
+                body = await _listed(response, request.keep)
+            else:
+                body = _decode(await response.read())
             code = str(response.status)
         finally:
             self._metrics.api_request_seconds.labels(request.method, code).observe(perf_counter() - began)
-        return Answer(response.status, _decode(payload), _retry_after(response.headers.get("Retry-After")))
+        return Answer(response.status, body, _retry_after(response.headers.get("Retry-After")))
+
+    def _limit(self, request: "_Request") -> aiohttp.ClientTimeout:
+        """A list takes as long as it is; between two pieces of it no more time may pass than for others."""
+        if request.keep is None:
+            return self._timeout
+        return aiohttp.ClientTimeout(sock_connect=self._timeout.sock_connect, sock_read=self._timeout.total)
 
     @staticmethod
     async def _send(
@@ -239,6 +256,30 @@ def _decided(answer: Answer, method: str, path: str) -> Answer:
     return answer
 
 
+async def _listed(response: aiohttp.ClientResponse, keep: Callable[[Raw], Raw]) -> Raw:
+    """The list, with what is kept of each item. Raises NotAList, and what aiohttp raises."""
+    scanner = ListScanner()
+    try:
+        items = [item async for item in kept_items(response.content.iter_any(), scanner, keep)]
+    except BaseException:
+        response.close()  # what has not been read would be taken for the answer to the next request
+        raise
+    return {**scanner.rest, "items": items}
+
+
+async def kept_items(
+    chunks: AsyncIterator[bytes], scanner: ListScanner, keep: Callable[[Raw], Raw]
+) -> AsyncIterator[Raw]:
+    """What is kept of each item of a list, as it comes; others have a turn after each piece."""
+    async for chunk in chunks:
+        for start in range(0, len(chunk), PIECE):
+            for item in scanner.feed(chunk[start : start + PIECE]):
+                yield keep(item)
+            await asyncio.sleep(0)
+    for item in scanner.end():
+        yield keep(item)
+
+
 async def _lines(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """Whole lines of any length (aiohttp's own reader refuses those of large objects)."""
     rest: list[bytes] = []
@@ -271,6 +312,7 @@ class _Request:
     url: str
     body: Body | None = None
     content_type: str = JSON
+    keep: Callable[[Raw], Raw] | None = None
 
 
 @dataclass(frozen=True, slots=True)

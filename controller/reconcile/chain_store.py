@@ -13,12 +13,13 @@ from controller.api.volumechain import CONTROLLER_LABELS, VolumeChain
 from controller.chain.circumstances import ANY_DISK
 from controller.kube.kinds import Raw, is_deleting, uid_of
 from controller.kube.port import FIELD_MANAGER
+from controller.kube.trim import bare
 from controller.reconcile.keys import ChainKey, DomainKey, version_of
 
 
 @dataclass(frozen=True)
 class Chain:
-    """A VolumeChain as read: the raw object for writes, the parsed one for decisions."""
+    """A VolumeChain as read: what writes need of the raw object, the parsed one for decisions."""
 
     raw: Raw
     parsed: VolumeChain
@@ -79,7 +80,7 @@ class ChainStore:
         if is_deleting(raw) and not raw["metadata"].get("finalizers"):
             return key
         try:
-            self.chains[key] = Chain(raw, VolumeChain.model_validate(raw))
+            self.chains[key] = Chain(bare(raw), VolumeChain.model_validate(raw))
             self._by_domain.setdefault(self._name(key), set()).add(key)
         except ValidationError as error:
             self.faults[key] = (raw, explain(error))

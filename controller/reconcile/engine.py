@@ -22,9 +22,7 @@ from controller.kube.errors import KubeError
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import (
     HYPERVISOR,
-    VOLUME_CHAIN,
-    VOLUME_SNAPSHOT,
-    VOLUME_SNAPSHOT_CLASS,
+    WATCHED,
     Kind,
     Raw,
 )
@@ -41,6 +39,7 @@ from controller.reconcile.misread import report_misread
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.overdue import Overdue
+from controller.reconcile.pieces import in_pieces
 from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.reporter import report_unreadable
 from controller.reconcile.resolution import Resolution
@@ -129,14 +128,10 @@ class Engine:
         a watch tells of one after the other. Raises KubeError; then it may be called again.
         """
         client = self._context.client
-        for raw in await client.list(HYPERVISOR, self._options.hypervisor_selector or None):
-            self.on_object(HYPERVISOR, None, raw)
-        for raw in await client.list(VOLUME_SNAPSHOT_CLASS):
-            self.on_object(VOLUME_SNAPSHOT_CLASS, None, raw)
-        for raw in await client.list(VOLUME_CHAIN):
-            self.on_object(VOLUME_CHAIN, None, raw)
-        for raw in await client.list(VOLUME_SNAPSHOT):
-            self.on_object(VOLUME_SNAPSHOT, None, raw)
+        for kind in WATCHED:
+            selector = self._options.hypervisor_selector if kind == HYPERVISOR else ""
+            async for raw in in_pieces(await client.list(kind, selector or None)):
+                self.on_object(kind, None, raw)
         self._wakeups.unresolved.update(self._context.store.snapshots)
         loop = asyncio.get_running_loop()
         self._begins = loop.create_task(self._begin_passes(), name="the beginning of passes")

@@ -12,6 +12,7 @@ from controller.kube.errors import KubeError
 from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw, uid_of
 from controller.reconcile.context import Context
 from controller.reconcile.keys import ChainKey, HypervisorKey, Key, ObjectKey
+from controller.reconcile.pieces import in_pieces
 from controller.reconcile.queue import KeyedQueue
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,8 @@ class Resync:
             known = self.context.store.known(kind)
             listed = await self.context.client.list(kind, self.selector if kind == HYPERVISOR else None)
             there = {uid_of(raw) for raw in listed}
-            for raw in listed:
+            async for raw in in_pieces(listed):
                 self.on_object(kind, None, raw)
-            for raw in known:
+            async for raw in in_pieces(known):
                 if uid_of(raw) not in there:
                     self.on_object(kind, "DELETED", raw)

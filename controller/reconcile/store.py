@@ -25,6 +25,7 @@ from controller.kube.kinds import (
     is_deleting,
     uid_of,
 )
+from controller.kube.trim import bare
 from controller.reconcile.chain_store import ChainStore
 from controller.reconcile.class_store import ClassStore
 from controller.reconcile.keys import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, version_of
@@ -34,7 +35,7 @@ __all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Sn
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A VolumeSnapshot as read: the raw object for writes, the parsed one for decisions."""
+    """A VolumeSnapshot as read: what writes need of the raw object, the parsed one for decisions."""
 
     raw: Raw
     parsed: VolumeSnapshot
@@ -81,7 +82,7 @@ class Store:
             return self.drop_snapshot(raw)  # what our own write returned is the last of it
         self.classes.use(key, raw.get("spec") or {})
         try:
-            self.snapshots[key] = Snapshot(raw, VolumeSnapshot.model_validate(raw))
+            self.snapshots[key] = Snapshot(bare(raw), VolumeSnapshot.model_validate(raw))
             self.unreadable.pop(key, None)
         except ValidationError as error:
             self.snapshots.pop(key, None)

@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+import tracemalloc
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,9 @@ from controller.kube.client import ApiClient
 from controller.kube.credentials import BadCredentials, Credentials
 from controller.kube.errors import Forbidden, Rejected, Unauthorized, Unavailable
 from controller.kube.kinds import HYPERVISOR, VOLUME_SNAPSHOT
-from controller.kube.transport import CONNECTIONS, Transport
+from controller.kube.scan import ListScanner
+from controller.kube.transport import CONNECTIONS, Transport, kept_items
+from controller.kube.trim import kept
 from controller.telemetry.metrics import Metrics
 
 from .conftest import FakeClock
@@ -192,13 +196,41 @@ async def test_a_list_is_read_in_pages_and_begun_anew_when_it_expired(server: Se
     client = ApiClient(Credentials(server.kubeconfig(tmp_path / "config", "t")), Metrics())
 
     def page(name: str, token: str) -> web.Response:
-        return web.json_response({"metadata": {"continue": token}, "items": [{"name": name}]})
+        return web.json_response({"metadata": {"continue": token}, "items": [{"metadata": {"name": name}}]})
 
     server.answers = [page("lost", "t1"), fails(410), page("a", "t2"), page("b", "")]
-    assert await client.list(HYPERVISOR, "site in (x)") == [{"name": "a"}, {"name": "b"}]
+    assert await client.list(HYPERVISOR, "site in (x)") == [
+        {"metadata": {"name": "a"}},
+        {"metadata": {"name": "b"}},
+    ]
     assert [request.query.get("continue") for request in server.requests] == [None, "t1", None, "t2"]
     assert {request.query["labelSelector"] for request in server.requests} == {"site in (x)"}
     await client.close()
+
+
+async def test_a_list_that_breaks_is_read_again_from_its_beginning(server: Server, tmp_path: Path) -> None:
+    client = ApiClient(Credentials(server.kubeconfig(tmp_path / "config", "t")), Metrics())
+    whole = json.dumps({"items": [{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}], "metadata": {}})
+    server.answers = [web.Response(text=whole[:-40]), web.Response(text=whole)]
+    assert [raw["metadata"]["name"] for raw in await client.list(HYPERVISOR)] == ["a", "b"]
+    await client.close()
+
+
+async def test_of_large_objects_no_page_is_kept_whole() -> None:
+    large = json.dumps({"metadata": {"name": "a", "uid": "u", "annotations": {"note": "x" * 255_000}}})
+
+    async def page() -> AsyncIterator[bytes]:
+        yield b'{"items":['
+        for number in range(40):
+            yield (f",{large}" if number else large).encode()
+        yield b'],"metadata":{}}'
+
+    tracemalloc.start()
+    found = [raw async for raw in kept_items(page(), ListScanner(), partial(kept, HYPERVISOR))]
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert found == [{"metadata": {"name": "a", "uid": "u"}}] * 40
+    assert most < 8 * len(large)
 
 
 async def test_a_wrong_request_is_not_taken_for_an_outage(server: Server, tmp_path: Path) -> None:
