@@ -13,10 +13,10 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
+import aiohttp
 import kopf
 
 from controller.api import GROUP
@@ -197,12 +197,20 @@ class Operator:
         deadline.start()
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
 class _LoggedIn(kopf.AiohttpSession):
-    """A session for kopf, and what it is logged in with: kopf asks again when that was refused, and gives up
-    when it gets the same."""
+    """What kopf is logged in with. It asks for a session whenever it has closed the last one, for another
+    login when this one was refused, and gives up when that is the same."""
 
     connection: Connection
+
+    def __init__(self, connection: Connection) -> None:
+        for name, value in (("server", connection.server), ("connection", connection)):
+            object.__setattr__(self, name, value)  # the class is frozen
+
+    @property
+    def aiohttp_session(self) -> aiohttp.ClientSession:
+        """A session in the loop of kopf."""
+        return narrow_session(self.connection)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _LoggedIn) and self.connection == other.connection
@@ -318,7 +326,7 @@ class Watches:
 
     async def _login(self, **_: object) -> kopf.AiohttpSession:
         found = await self._ask(self._options.credentials.connection())
-        return _LoggedIn(server=found.server, aiohttp_session=narrow_session(found), connection=found)
+        return _LoggedIn(found)
 
     def _settings(self) -> kopf.OperatorSettings:
         """What keeps kopf to watching: it writes nothing, and scans only the group at its start."""
