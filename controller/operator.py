@@ -29,9 +29,11 @@ from controller.kube.identity import is_dead, own_identity
 from controller.kube.inbox import Inbox
 from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw
 from controller.kube.lease import Lease
+from controller.kube.lease_thread import LeaseThread
 from controller.kube.narrow import narrow_session
 from controller.kube.port import KubeClient
 from controller.telemetry.health import CannotListen, Checks, HealthServers
+from controller.telemetry.lag import watch_lag
 from controller.telemetry.logs import setup_logging
 from controller.telemetry.metrics import Metrics
 
@@ -102,8 +104,6 @@ class Operator:
         self._make_engine = make_engine
         self._metrics = Metrics(options.version)
         self._client = ApiClient(options.credentials, self._metrics)
-        # Connections of its own: behind a thousand writes that wait, a renewal would come too late.
-        self._lease_client = ApiClient(options.credentials, self._metrics)
         self._checks = Checks()
         self._servers = HealthServers(self._metrics, self._checks)
         self._stopping = asyncio.Event()
@@ -123,7 +123,6 @@ class Operator:
             return MISCONFIGURED
         finally:
             await self._servers.stop()
-            await self._lease_client.close()
             await self._client.close()
         return DRAINED
 
@@ -138,19 +137,19 @@ class Operator:
             await self._work(cluster_id)
             return
         self._waiting_for = None  # a process in reserve is ready: a rollout must not wait for it to lead
-        where = (self._options.lease_namespace, self._options.lease_name)
-        lease = Lease(self._lease_client, *where, own_identity(), is_dead=is_dead)
+        lease = self._lease()
         try:
             await lease.acquire()
-            keeping = asyncio.create_task(lease.keep(), name="lease")
-            keeping.add_done_callback(_exit_when_lost)
-            try:
-                await self._work(cluster_id)
-            finally:
-                keeping.remove_done_callback(_exit_when_lost)
-                keeping.cancel()
+            await self._work(cluster_id)
         finally:
             await lease.release()
+
+    def _lease(self) -> LeaseThread:
+        """Our Lease, with connections of its own: behind writes that wait a renewal would come too late."""
+        client = ApiClient(self._options.credentials, self._metrics)
+        where = (self._options.lease_namespace, self._options.lease_name)
+        lease = Lease(client, *where, own_identity(), is_dead=is_dead)
+        return LeaseThread(lease, on_lost=_exit_when_lost, close=client.close)
 
     async def _work(self, cluster_id: str) -> None:
         """Run the engine, with everything it needs, until cancelled; then drain it."""
@@ -165,11 +164,13 @@ class Operator:
         self._waiting_for = None
         log.info("working", extra={"cluster": cluster_id, "selector": self._options.hypervisor_selector})
         events.start()
+        lag = asyncio.create_task(watch_lag(self._metrics), name="the watch of the loop")
         try:
             await _insist("learning which Hypervisors and classes there are", engine.start)
             watches.start()
             await asyncio.Event().wait()
         finally:
+            lag.cancel()
             watches.stop()
             await engine.stop(max(0.0, self._options.grace_seconds - GRACE_FOR_GOODBYE))
             await events.stop(GRACE_FOR_GOODBYE / 3)
@@ -373,9 +374,8 @@ async def _insist(
     raise AssertionError("repeats for ever")
 
 
-def _exit_when_lost(keeping: "asyncio.Task[str]") -> None:
+def _exit_when_lost(reason: str) -> None:
     """End the process as it stands: another may begin now, and can take up every step."""
-    reason = repr(keeping.exception()) if keeping.exception() else keeping.result()
     log.error("ending at once", extra={"problem": reason})
     _exit(FAILED)
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 import tempfile
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,6 +53,7 @@ class Credentials:
         self._context = context
         self._in_cluster = in_cluster
         self._directory: str | None = None
+        self._making = threading.Lock()  # the Lease has a thread of its own, and the same credentials
 
     @property
     def source(self) -> str:
@@ -114,9 +116,10 @@ class Credentials:
     async def _from_kubeconfig(self, paths: str, configuration: Configuration) -> None:
         if not _any_file(paths):
             raise BadCredentials(f"there is no kubeconfig at {paths}")
-        if self._directory is None:
-            # TLS libraries want certificates as files; inline ones go here, readable only by this user
-            self._directory = tempfile.mkdtemp(prefix="varve-")
+        with self._making:
+            if self._directory is None:
+                # TLS libraries want certificates as files; inline ones go here, readable only by this user
+                self._directory = tempfile.mkdtemp(prefix="varve-")
         await load_kube_config(  # type: ignore[no-untyped-call]  # has no annotations
             config_file=paths,
             context=self._context,

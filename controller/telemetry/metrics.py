@@ -142,6 +142,10 @@ class Metrics:
         self.watch_restarts = self._counter(
             "varve_watch_restarts_total", "Times the watches ended with an error and were started again."
         )
+        self.loop_lag = self._histogram(
+            "varve_loop_lag_seconds",
+            "How late the main loop comes to what is due, because it is busy. Probed ten times a second.",
+        )
         self.leader = self._gauge("varve_leader", "1 while this process holds the Lease, or needs none.")
 
 
