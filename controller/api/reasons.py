@@ -73,7 +73,7 @@ class Reason(StrEnum):
     CLASS_NOT_FOUND = "ClassNotFound", "The VolumeSnapshotClass that is named does not exist."
     ACCESS_DENIED = (
         "AccessDenied",
-        "No access rule of the Hypervisor gives this domain, or the place of the layer, to this namespace.",
+        "The namespace may not use this domain, this place for a layer, or the layer that spec.adopt names.",
     )
     FOREIGN_BLOCK_JOB = (
         "ForeignBlockJob",

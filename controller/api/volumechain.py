@@ -5,6 +5,7 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
+from controller.api.approval import Approval
 from controller.api.conditions import Condition
 from controller.api.objects import Object
 from controller.api.schema import (
@@ -41,13 +42,6 @@ UnusedImage = Annotated[
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
-class Approval(StrEnum):
-    """Whether merges wait for somebody to agree."""
-
-    AUTO = "Auto"
-    MANUAL = "Manual"
-
-
 class OnDrift(StrEnum):
     """What follows from a chain that somebody else changed."""
 
@@ -74,7 +68,8 @@ class VolumeChainSpec(SpecModel):
     approval: Approval = Field(
         default=Approval.AUTO,
         description="Auto: what is deleted is merged away. Manual: a merge waits until approvedPlan equals "
-        "status.plan.hash. Points are taken without approval.",
+        "status.plan.hash. Points are taken without approval. Of all VolumeChains of the disk, in any "
+        "namespace, and of the classes of all its VolumeSnapshots the strictest counts.",
     )
     approved_plan: PlanHash = Field(
         default="",
@@ -85,7 +80,8 @@ class VolumeChainSpec(SpecModel):
         default=OnDrift.REPORT,
         description="When somebody else changed the chain. Report: status.drift says what, until the chain "
         "is as before or this is set to Adopt. Adopt: the chain is taken as it is. Either way what is new is "
-        "kept, and a VolumeSnapshot whose layer is gone is Lost.",
+        "kept, and a VolumeSnapshot whose layer is gone is Lost. Adopt counts when every namespace that has "
+        "a VolumeChain or points of the disk says it.",
     )
     not_in_use: tuple[UnusedImage, ...] = Field(
         default=(),
@@ -93,7 +89,7 @@ class VolumeChainSpec(SpecModel):
         description="Images that nobody uses, although their headers name a layer of this chain, such as the "
         "leftovers of merges by hand: a path or protocol://server/name, as the message ImageProtected prints "
         "it. They stop no merge, and may be unreadable after one. One that a definition names counts all the "
-        "same.",
+        "same. An image counts when every namespace that has a VolumeChain or points of the disk lists it.",
     )
 
 

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from controller.api.approval import Approval
 from controller.api.objects import Object
 from controller.api.overlay import ClassOverlay, chosen
 from controller.api.schema import RULES, Bytes, ImagePattern, SpecModel, rule
@@ -60,6 +61,13 @@ class Merge(SpecModel):
     bandwidth_bytes_per_second: Bytes = Field(default=0, description="Limit of each job; 0: unlimited.")
     max_concurrent_per_hypervisor: int = Field(
         default=4, ge=1, le=1000, description="Jobs that run at the same time on one hypervisor."
+    )
+    approval: Approval = Field(
+        default=Approval.AUTO,
+        description="Auto: what is deleted is merged away, unless a VolumeChain says Manual. Manual: merges "
+        "on each disk that has a VolumeSnapshot of this class wait until spec.approvedPlan of the disk's "
+        "VolumeChain, in the namespace of that VolumeSnapshot, equals its status.plan.hash, whatever the "
+        "VolumeChain's own approval says.",
     )
     convergence: Convergence = Field(
         default=Convergence(),

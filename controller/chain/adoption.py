@@ -107,8 +107,15 @@ def _boundary(want: Want, record: DiskJournal, chain: Disk) -> Boundary | Blocke
             f"a new VolumeSnapshot without adopt to freeze it",
         )
     boundary = Boundary(frozen=chain.layers[places[0]], overlay=chain.layers[places[0] - 1])
-    point = record.point(boundary.overlay.key)
+    return _taken(want, record.point(boundary.overlay.key), name) or boundary
+
+
+def _taken(want: Want, point: Point | None, name: str) -> Blocked | None:
+    """What is against binding to a boundary that has a record already."""
     if point is not None and point.spoiled:
         text = f"{name} is no point any more: a merge that was begun and did not end has written to it"
         return Blocked(Why.LAYER_NOT_FOUND, f"{text}; delete this object")
-    return boundary
+    if point is not None and any(owner.namespace != want.owner.namespace for owner in point.owners):
+        text = f"{name} is managed for another namespace, whose point it holds: take a point of your own"
+        return Blocked(Why.ACCESS_DENIED, f"{text}, in a new VolumeSnapshot without adopt")
+    return None

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass, replace
 
 from controller.chain.blocked import Blocked, Why
-from controller.chain.circumstances import ANY_DISK
+from controller.chain.consent import Approval, asked
 from controller.chain.cost import Choice, Range
 from controller.chain.drift import fits_known
 from controller.chain.journal import Approved
@@ -66,17 +66,20 @@ def merge_plan(merging: Merging) -> MergePlan:
 
 def approved(found: DiskPlan, merging: Merging) -> DiskPlan:
     """The plan of the disk, in which a merge waits when somebody has to agree to it and has not."""
-    approvals, step = merging.circumstances.approvals, found.step
-    approval = approvals.get(ANY_DISK) or approvals.get(found.target)
-    if approval is None or not isinstance(step, StartMerge):
+    step = found.step
+    if not isinstance(step, StartMerge):
         return found
-    if approval.fault:
-        return replace(found, step=None, blocked=Blocked(Why.NOT_UNDERSTOOD, approval.fault))
+    everybody = asked(merging.circumstances.approvals, found.target, merging.wants)
+    if not everybody:
+        return found
+    if faults := [one for one in everybody if one.fault]:
+        return replace(found, step=None, blocked=_unknown(faults))
     whole = merge_plan(merging)
-    if approval.plan == whole.hash:
-        given = Approved(whole.hash, whole.boundaries)
-        return replace(found, step=replace(step, operation=replace(step.operation, approved=given)))
-    return replace(found, step=None, blocked=_awaiting(approval.chain, approval.plan, whole.hash))
+    lacking = [one for one in everybody if one.plan != whole.hash]
+    if lacking:
+        return replace(found, step=None, blocked=_awaiting(lacking, whole.hash))
+    given = Approved(whole.hash, whole.boundaries)
+    return replace(found, step=replace(step, operation=replace(step.operation, approved=given)))
 
 
 def _name(merging: Merging, parts: list[Part], going: frozenset[str]) -> str:
@@ -102,13 +105,32 @@ def _part(part: Part, keys: tuple[str, ...]) -> list[str]:
     return ["goes", *span, keys[part.choice.kept], *(kind.value for kind in part.choice.kinds)]
 
 
-def _awaiting(chain: str, given: str, wanted: str) -> Blocked:
-    namespace, _, name = chain.partition("/")
+def _unknown(faults: list[Approval]) -> Blocked:
+    text = (
+        "a VolumeChain of another namespace cannot be read, and may ask for approval: let an administrator "
+        "look at it"
+    )
+    return Blocked(Why.NOT_UNDERSTOOD, text, own=tuple((one.namespace, one.fault) for one in faults))
+
+
+def _awaiting(lacking: list[Approval], wanted: str) -> Blocked:
+    text = (
+        f"the merge waits for approval of plan {wanted} in another namespace that has a part in this disk: "
+        f"let somebody approve it there"
+    )
+    own = tuple((one.namespace, _to_approve(one, wanted)) for one in lacking)
+    return Blocked(Why.AWAITING_APPROVAL, text, own=own)
+
+
+def _to_approve(one: Approval, wanted: str) -> str:
+    """How people of the namespace that is asked agree."""
+    namespace, _, name = one.chain.partition("/")
+    if not name:
+        return f"the merge waits for approval of plan {wanted}: the disk's VolumeChain is about to be made"
     patch = f'{{"spec":{{"approvedPlan":"{wanted}"}}}}'
-    voided = f"the approved plan {given} is not this one any more: " if given else ""
-    return Blocked(
-        Why.AWAITING_APPROVAL,
-        f"{voided}the merge waits for approval of plan {wanted} of VolumeChain {chain}: commit it as "
+    voided = f"the approved plan {one.plan} is not this one any more: " if one.plan else ""
+    return (
+        f"{voided}the merge waits for approval of plan {wanted} of VolumeChain {one.chain}: commit it as "
         f"spec.approvedPlan, or kubectl patch volumechains.varve.dev {name} -n {namespace} --type=merge "
-        f"-p '{patch}'",
+        f"-p '{patch}'"
     )

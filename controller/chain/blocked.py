@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 
@@ -37,6 +37,7 @@ class Why(StrEnum):
     SETTLING = "Settling"
     AWAITING_APPROVAL = "AwaitingApproval"
     NOT_UNDERSTOOD = "NotUnderstood"
+    ACCESS_DENIED = "AccessDenied"
     LAYER_NOT_FOUND = "LayerNotFound"
     LAYER_AMBIGUOUS = "LayerAmbiguous"
     LAYER_ACTIVE = "LayerActive"
@@ -86,6 +87,7 @@ ENDS: Mapping[Why, Ends] = {
     Why.INSUFFICIENT_SPACE: Ends.ITSELF,
     Why.SETTLING: Ends.ITSELF,
     Why.AWAITING_APPROVAL: Ends.PERSON,
+    Why.ACCESS_DENIED: Ends.PERSON,
     Why.LAYER_NOT_FOUND: Ends.PERSON,
     Why.LAYER_AMBIGUOUS: Ends.PERSON,
     Why.LAYER_ACTIVE: Ends.PERSON,
@@ -105,6 +107,22 @@ class Blocked:
     message: str
     ends: bool = False
     """What ends it is under way: no person is needed, whatever ``why`` says."""
+    detail: str = ""
+    """What ``message`` leaves out because it tells of others; for the log and the Hypervisor's events."""
+    own: tuple[tuple[str, str], ...] = ()
+    """By namespace: what is said there instead of ``message``, because it is theirs."""
+
+    def to(self, namespace: str) -> Blocked:
+        """As it is told in one namespace."""
+        if not self.own:
+            return self
+        return replace(self, message=dict(self.own).get(namespace, self.message), own=())
+
+    @property
+    def whole(self) -> str:
+        """All of it, for those who look after the hypervisors."""
+        texts = (self.message, *dict(self.own).values(), self.detail)
+        return ": ".join(dict.fromkeys(text for text in texts if text))
 
     @property
     def lasting(self) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from controller.chain.blocked import Blocked
+from controller.chain.consent import Approval
 from controller.chain.convergence import Progress
 from controller.chain.gate import UNKNOWN, Gate
 from controller.chain.journal import Owner
@@ -19,22 +20,6 @@ class Hold:
 
     until: datetime
     blocked: Blocked
-
-
-ANY_DISK = "*"
-"""In place of a target: a VolumeChain of which it cannot be told which disk of the domain it means."""
-
-
-@dataclass(frozen=True)
-class Approval:
-    """What somebody has agreed to on a disk whose merges wait for that."""
-
-    chain: str
-    """``namespace/name`` of the VolumeChain, for people."""
-    plan: str
-    """The hash of the plan that may be carried out; empty for none."""
-    fault: str = ""
-    """Why it cannot be told what was agreed to: the VolumeChain cannot be read. Then nothing is merged."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +48,8 @@ class Circumstances:
     """By image identity: how often removing it has failed."""
     discard_holds: Mapping[str, datetime] = field(default_factory=dict)
     """By image identity: not before when to try again to remove it."""
-    approvals: Mapping[str, Approval] = field(default_factory=dict)
-    """By target: disks whose merges wait for approval."""
+    approvals: Mapping[str, tuple[Approval, ...]] = field(default_factory=dict)
+    """By target: what the VolumeChains of each namespace say about its merges."""
     adopts_drift: frozenset[str] = frozenset()
     """Targets whose chain is taken as somebody else left it."""
     witnessed: Mapping[str, frozenset[JobKind]] = field(default_factory=dict)

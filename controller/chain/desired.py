@@ -55,6 +55,8 @@ class Policy:
     """Seconds after which any active commit is given up."""
     min_free: int = 0
     """Bytes that must remain free on the storage that a take or a merge grows, where that can be known."""
+    manual: bool = False
+    """Merges on the disk wait for the approval of the VolumeSnapshot's namespace."""
     protected: tuple[str, ...] = ()
     """Glob patterns over :attr:`Source.uri` of images that are never written to."""
 
@@ -79,6 +81,7 @@ class Policy:
             bandwidth=min(limited, default=0),
             max_layers=min(policy.max_layers for policy in found),
             no_progress=min(policy.no_progress for policy in found),
+            manual=any(policy.manual for policy in found),
             min_free=max(policy.min_free for policy in found),
             deadline=min(policy.deadline for policy in found),
             protected=tuple(sorted({pattern for policy in found for pattern in policy.protected})),

@@ -68,6 +68,15 @@ class DiskForecast:
     too_long: Blocked | None = None
     """Why the machine may not start again with the chain that this disk has."""
 
+    def to(self, namespace: str) -> DiskForecast:
+        """As it is told in one namespace."""
+        steps = tuple(replace(one, blocked=_to(one.blocked, namespace)) for one in self.steps)
+        return replace(self, steps=steps, blocked=_to(self.blocked, namespace))
+
+
+def _to(blocked: Blocked | None, namespace: str) -> Blocked | None:
+    return blocked.to(namespace) if blocked is not None else None
+
 
 def forecast(
     observation: Observation,

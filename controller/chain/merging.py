@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Circumstances, Hold
+from controller.chain.consent import asked
 from controller.chain.cost import Choice, Range, choices
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk
@@ -66,8 +67,8 @@ class Merging:
     def _apart(self, spans: tuple[Range, ...]) -> tuple[Range, ...]:
         """The ranges to merge, those last that failed before, each apart from its neighbours that did not:
         what is the matter may be an image of somebody else. What was agreed to goes as it was agreed to."""
-        holds, target = self.circumstances.holds, self.facts.target
-        if target in self.circumstances.approvals:
+        holds = self.circumstances.holds
+        if self._is_asked_for:
             return spans
 
         def failed(point: Point) -> bool:
@@ -159,7 +160,7 @@ class Merging:
     def _allowed(self, span: Range, policy: Policy, wants: tuple[Want, ...]) -> Division:
         """What may begin now. Where somebody has to agree, only what was agreed to: it waits for what passes
         by itself, and no other way is taken meanwhile."""
-        if self.facts.target not in self.circumstances.approvals:
+        if not self._is_asked_for:
             return self.division(span, policy, wants)
         found, parts = self.agreed(span, policy, wants)
         staying = dict(found.staying)
@@ -167,6 +168,11 @@ class Merging:
             if part.blocked is not None:
                 staying |= dict.fromkeys(range(part.choice.span.top, part.choice.span.bottom), part.blocked)
         return Division(tuple(part.choice for part in parts if part.blocked is None), staying)
+
+    @property
+    def _is_asked_for(self) -> bool:
+        """Somebody has to agree to the merges of this disk."""
+        return bool(asked(self.circumstances.approvals, self.facts.target, self.wants))
 
     @property
     def _commit_hold(self) -> Hold | None:

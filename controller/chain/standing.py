@@ -63,6 +63,7 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     hidden = state is State.LEAVING and (point is None or has_point(point, chain) is None)
     if blocked is None and (state is State.UNKNOWN or hidden):
         blocked = out_of_sight(facts)
+    blocked = blocked.to(want.owner.namespace) if blocked is not None else None
     return Standing(want, state, point=point, frozen=frozen, operation=mine, blocked=blocked)
 
 
@@ -120,7 +121,8 @@ def _without_facts(want: Want, record: DiskJournal, disk: DiskPlan, observation:
     known = not (observation.journal_problem or observation.foreign_owner)
     left = not want.merge and known  # of a disk that is not there: the point stays in its record, unowned
     free = want.deleting and (left or not (recorded or want.memory or observation.journal_problem))
-    return Standing(want, State.GONE if free else State.UNKNOWN, blocked=disk.blocked)
+    blocked = disk.blocked.to(want.owner.namespace) if disk.blocked is not None else None
+    return Standing(want, State.GONE if free else State.UNKNOWN, blocked=blocked)
 
 
 def _frozen(point: Point | None, chain: Disk) -> Layer | None:

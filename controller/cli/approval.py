@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from controller.api.volumechain import Approval, VolumeChain
+from controller.api.approval import Approval
+from controller.api.volumechain import VolumeChain
 from controller.cli import planning
 from controller.cli.errors import CommandError
 from controller.cli.page import Page, Role, line

@@ -174,7 +174,7 @@ def _step(step: Foreseen) -> PlanStep:
 
 
 def _blocked(blocked: Blocked | None) -> StepBlocked | None:
-    return None if blocked is None else StepBlocked(reason=blocked.why.value, message=blocked.message)
+    return None if blocked is None else StepBlocked(reason=blocked.why.value, message=blocked.whole)
 
 
 def _unknown(chain: VolumeChain, wants: Iterable[Want], terms: Mapping[str, Terms]) -> Iterator[str]:

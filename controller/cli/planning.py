@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
+from controller.api.approval import Approval
 from controller.api.reasons import Reason
-from controller.api.volumechain import Approval, ChainPlan, PlanStep, StepBlocked, StepKind, VolumeChain
+from controller.api.volumechain import ChainPlan, PlanStep, StepBlocked, StepKind, VolumeChain
 from controller.cli.page import Block, Line, Page, Role, Section, Table, facts, line
 from controller.cli.report import Report
 from controller.cli.sizes import counted, size

@@ -60,10 +60,21 @@ class Look:
     forecasts: tuple[DiskForecast, ...]
     there: Mapping[Owner, bool]
     """The VolumeSnapshots of the domain, and whether each is being deleted."""
+    adopted: frozenset[str] = frozenset()
+    """Targets of the disks whose chain is taken as somebody else left it."""
 
     def forecast(self, target: str) -> DiskForecast:
         """The forecast of one disk; nothing is to be done on one that nobody wants anything of."""
         return next((one for one in self.forecasts if one.target == target), DiskForecast(target))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """For whom a status is written."""
+
+    namespace: str
+    there: Mapping[Owner, bool]
+    """As of :class:`Look`."""
 
 
 def chain_status(
@@ -86,10 +97,11 @@ def chain_status(
         )
         verdict = judged(_verdict(State.WAITING, Reason.DISK_NOT_FOUND, text))
         return _unseen(chain, verdict, resolved, now)
-    record, ahead = look.observation.journal.disk(target), look.forecast(target)
+    record, ahead = look.observation.journal.disk(target), look.forecast(target).to(chain.namespace)
     drift = standing_drift(record, live)
     verdict = judged(_verdict_of(record.operation, ahead, drift, live))
-    layers = tuple(_layer(at, live, facts, record, look.there) for at in range(len(live.layers)))
+    reader = Reader(chain.namespace, look.there)
+    layers = tuple(_layer(at, live, facts, record, reader) for at in range(len(live.layers)))
     steps = tuple(_step(step) for step in ahead.steps)
     shown = _within(steps[:MOST_STEPS], _STEP_BYTES)
     return VolumeChainStatus(
@@ -182,9 +194,7 @@ def _verdict_of(operation: Operation | None, ahead: DiskForecast, drift: Drift |
     return _verdict(State.IN_SYNC, Reason.IN_SYNC, f"{layers}, and nothing to do", in_sync=Truth.TRUE)
 
 
-def _layer(
-    at: int, live: Disk, facts: DiskFacts, record: DiskJournal, there: Mapping[Owner, bool]
-) -> ChainLayer:
+def _layer(at: int, live: Disk, facts: DiskFacts, record: DiskJournal, reader: Reader) -> ChainLayer:
     layer = live.layers[at]
     size = facts.sizes.get(layer.key)
     origin = LayerOrigin.OTHER
@@ -199,16 +209,17 @@ def _layer(
         origin=origin,
         capacity_bytes=size.capacity if size else None,
         allocated_bytes=size.allocation if size else None,
-        boundary=_boundary(record.point(live.layers[at - 1].key), there) if at else None,
+        boundary=_boundary(record.point(live.layers[at - 1].key), reader) if at else None,
     )
 
 
-def _boundary(point: Point | None, there: Mapping[Owner, bool]) -> ChainBoundary:
+def _boundary(point: Point | None, reader: Reader) -> ChainBoundary:
+    """Whose point it is; of those of other namespaces only how many there are."""
     if point is None:
         return ChainBoundary(state=BoundaryState.UNMANAGED)
-    owners = tuple(
-        BoundaryOwner(namespace=owner.namespace, name=owner.name) for owner in point.owners[:MOST_OWNERS]
-    )
+    there = reader.there
+    named = [owner for owner in point.owners if owner.namespace == reader.namespace]
+    owners = tuple(BoundaryOwner(namespace=one.namespace, name=one.name) for one in named[:MOST_OWNERS])
     if any(not there.get(owner, True) for owner in point.owners):
         state = BoundaryState.HELD
     elif all(owner in there for owner in point.owners):
@@ -216,7 +227,7 @@ def _boundary(point: Point | None, there: Mapping[Owner, bool]) -> ChainBoundary
     else:
         state = BoundaryState.OWNER_MISSING
     count = len(point.owners)
-    return ChainBoundary(state=state, owners=owners, owner_count=count if count > MOST_OWNERS else None)
+    return ChainBoundary(state=state, owners=owners, owner_count=count if count > len(owners) else None)
 
 
 def _step(step: Foreseen) -> PlanStep:

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from controller.api.hypervisor import Hypervisor
 from controller.api.objects import explain
 from controller.api.volumechain import CONTROLLER_LABELS, VolumeChain
-from controller.chain.circumstances import ANY_DISK
+from controller.chain.consent import ANY_DISK
 from controller.kube.kinds import Raw, is_deleting, uid_of
 from controller.kube.port import FIELD_MANAGER
 from controller.kube.trim import bare
@@ -118,28 +118,33 @@ class ChainStore:
         """All domains that some VolumeChain means."""
         return set(self._bound.values())
 
-    def policies(self, domain: DomainKey, name: str, hypervisor: Hypervisor | None) -> dict[str, Chain]:
-        """By target, the VolumeChain that counts, whether or not it has been resolved yet: a merge must not
-        begin because a wish to be asked is not understood to its end."""
+    def policies(
+        self, domain: DomainKey, name: str, hypervisor: Hypervisor | None
+    ) -> dict[str, tuple[Chain, ...]]:
+        """By target, the VolumeChains of a disk, the one that counts first for each namespace, whether or not
+        they have been resolved yet: a merge must not begin because a wish to be asked is not understood to
+        its end."""
         keys = {*self._by_domain.get(name, ()), *self._by_domain.get(domain.uuid.lower(), ())}
-        found: dict[str, Chain] = {}
+        found: dict[str, tuple[Chain, ...]] = {}
         for chain in sorted((self.chains[key] for key in keys), key=lambda chain: chain.rank):
             allowed = hypervisor is not None and hypervisor.allows(chain.parsed.namespace, name)
             if allowed and chain.means(domain, name):
-                found.setdefault(chain.parsed.spec.source.disk, chain)
+                target = chain.parsed.spec.source.disk
+                found[target] = (*found.get(target, ()), chain)
         return found
 
     def misread(
         self, domain: DomainKey, name: str, hypervisor: Hypervisor | None
-    ) -> dict[str, tuple[str, str]]:
-        """By target, a VolumeChain that cannot be read and may set policy for the disk, and why; under
-        :data:`ANY_DISK` one of which the disk cannot be told."""
-        found: dict[str, tuple[str, str]] = {}
+    ) -> dict[str, tuple[tuple[str, str], ...]]:
+        """By target, the VolumeChains that cannot be read and may set policy for the disk, and why; under
+        :data:`ANY_DISK` those of which the disk cannot be told."""
+        found: dict[str, tuple[tuple[str, str], ...]] = {}
         for key, (raw, fault) in sorted(self.faults.items()):
             source = (raw.get("spec") or {}).get("source") or {}
             allowed = hypervisor is not None and hypervisor.allows(key.namespace, name)
             if allowed and _may_mean(source, domain, name):
-                found.setdefault(str(source.get("disk") or ANY_DISK), (f"{key.namespace}/{key.name}", fault))
+                target = str(source.get("disk") or ANY_DISK)
+                found[target] = (*found.get(target, ()), (f"{key.namespace}/{key.name}", fault))
         return found
 
     def _name(self, key: ChainKey) -> str:

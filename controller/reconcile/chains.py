@@ -13,17 +13,19 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from controller.api.conditions import SNAPSHOT_CONDITIONS, Fact, State, Truth, Verdict
-from controller.api.objects import not_understood
+from controller.api.hypervisor import Hypervisor
 from controller.api.schema import DNS_SUBDOMAIN
-from controller.api.volumechain import CONTROLLER_LABELS, Approval, OnDrift, VolumeChainStatus
+from controller.api.volumechain import CONTROLLER_LABELS, VolumeChainStatus
 from controller.api.volumesnapshot import Resolved
 from controller.chain import circumstances as at
+from controller.chain.consent import Approval
 from controller.chain.desired import Want
 from controller.chain.forecast import forecast
 from controller.chain.journal import Journal, Owner
 from controller.chain.observation import Observation
 from controller.kube.errors import Conflict, ObjectGone, ObjectReplaced
 from controller.kube.kinds import VOLUME_CHAIN, Raw, uid_of
+from controller.reconcile.chain_policies import Policies, approvals
 from controller.reconcile.chain_report import (
     Look,
     chain_status,
@@ -44,6 +46,9 @@ from controller.reconcile.store import Snapshot
 from controller.reconcile.wants import owner_of
 
 log = logging.getLogger(__name__)
+
+Part = tuple[str, str]
+"""A namespace, and a disk (by target) in which it has a part."""
 
 REST_SECONDS = 2.0
 """A domain is reported so long after a pass: most of what was begun is over by then."""
@@ -70,27 +75,22 @@ class Chains:
     _unneeded: dict[ChainKey, float] = field(default_factory=dict)
     _held_back: set[ChainKey] = field(default_factory=set)
     """VolumeChains that cannot be read: merges of the disks that they may mean wait."""
-    _drifted: set[tuple[DomainKey, str]] = field(default_factory=set)
+    _drifted: dict[tuple[DomainKey, str], set[ChainKey]] = field(default_factory=dict)
+    """Disks that somebody else was found to have changed, and the VolumeChains that were told so."""
 
     # For a pass ----------------------------------------------------------------------------------------
 
-    def policies(self, key: DomainKey, name: str) -> Mapping[str, Chain]:
-        """By target, the VolumeChain whose policy holds."""
-        known = self.context.store.hypervisors.get(key.hypervisor)
-        parsed = known[1] if known is not None and not isinstance(known[1], str) else None
-        return self.context.store.chains.policies(key, name, parsed)
+    def policies(self, key: DomainKey, name: str) -> Policies:
+        """By target, the VolumeChains whose policy holds."""
+        return self.context.store.chains.policies(key, name, self._hypervisor(key))
 
-    def approvals(self, key: DomainKey, name: str, policies: Mapping[str, Chain]) -> dict[str, at.Approval]:
+    def approvals(self, key: DomainKey, name: str, policies: Policies) -> dict[str, tuple[Approval, ...]]:
         """What was agreed to on the disks whose merges wait for that: nothing where that cannot be read."""
+        return approvals(policies, self.context.store.chains.misread(key, name, self._hypervisor(key)))
+
+    def _hypervisor(self, key: DomainKey) -> Hypervisor | None:
         known = self.context.store.hypervisors.get(key.hypervisor)
-        parsed = known[1] if known is not None and not isinstance(known[1], str) else None
-        faults = self.context.store.chains.misread(key, name, parsed)
-        return approvals(policies) | {
-            target: at.Approval(
-                label, "", f"VolumeChain {label} may ask for approval: {not_understood(fault)}"
-            )
-            for target, (label, fault) in faults.items()
-        }
+        return known[1] if known is not None and not isinstance(known[1], str) else None
 
     def saw(
         self, key: DomainKey, observation: Observation, wants: Iterable[Want], circumstances: at.Circumstances
@@ -101,7 +101,7 @@ class Chains:
 
     def drifted(self, key: DomainKey, target: str) -> None:
         """Somebody else was found to have changed the chain of a disk."""
-        self._drifted.add((key, target))
+        self._drifted[key, target] = set()
 
     async def unreadable(self, key: DomainKey, error: Exception) -> None:
         """The domain could not be read: what its VolumeChains say may be true no longer."""
@@ -191,29 +191,31 @@ class Chains:
         ahead = forecast(observation, wants, circumstances)
         members = self.context.store.members(domain)
         there = {owner_of(one.parsed): one.parsed.deleting for one in members}
-        seen = Look(observation, ahead, there | self._misread_owners())
-        counting: dict[str, Chain] = {}
+        seen = Look(observation, ahead, there | self._misread_owners(), circumstances.adopts_drift)
+        counting: dict[Part, Chain] = {}
         for chain in chains:
-            counting.setdefault(chain.parsed.spec.source.disk, chain)
-        for target, snapshot in self._unreported(domain, counting).items():
-            made = await self._make(snapshot, observation, target)
+            counting.setdefault(part_of(chain), chain)
+        for part, snapshot in self._unreported(domain, counting).items():
+            made = await self._make(snapshot, observation, part[1])
             if made is not None:
                 self.context.store.chains.bind(made.key, domain)
                 self._is_heard(made)
-                counting[target] = made
+                counting[part] = made
                 chains.append(made)
         waits = [await self._one(domain, chain, counting, seen) for chain in chains]
         again = min((wait for wait in waits if wait is not None), default=None)
         if again is not None:
             self._looks.setdefault(domain, look)
+        else:
+            self._drifted = {pair: told for pair, told in self._drifted.items() if pair[0] != domain}
         return again
 
     async def _one(
-        self, domain: DomainKey, chain: Chain, counting: Mapping[str, Chain], seen: Look
+        self, domain: DomainKey, chain: Chain, counting: Mapping[Part, Chain], seen: Look
     ) -> float | None:
         target, now = chain.parsed.spec.source.disk, asyncio.get_running_loop().time()
-        first = counting[target]
-        if chain.is_made_by_us and (first.key != chain.key or not self._is_needed(domain, target, seen)):
+        first = counting[part_of(chain)]
+        if chain.is_made_by_us and (first.key != chain.key or not self._is_needed(domain, chain, seen)):
             return await self._remove_later(chain, now, at_once=first.key != chain.key)
         self._unneeded.pop(chain.key, None)
         pause = self._written.get(chain.key, now - PAUSE_SECONDS) + PAUSE_SECONDS - now
@@ -236,8 +238,9 @@ class Chains:
         if pause > 0 and is_news(chain.parsed.status.to_api(), status.to_api()):
             return pause
         await self._write(chain, status)
-        if first.key == chain.key and (domain, target) in self._drifted:
-            self._drifted.discard((domain, target))
+        told = self._drifted.get((domain, target))
+        if first.key == chain.key and told is not None and chain.key not in told:
+            told.add(chain.key)
             self._tell_drift(chain, seen, target)
         return self.context.overdue.left(chain.key)
 
@@ -248,28 +251,28 @@ class Chains:
 
     def _tell_drift(self, chain: Chain, seen: Look, target: str) -> None:
         drift = seen.observation.journal.disk(target).drift
-        adopted = chain.parsed.spec.on_drift is OnDrift.ADOPT
+        adopted = target in seen.adopted
         what = f":\n{drift_text(drift)}" if drift is not None else ""
         kept = "it is taken as it is" if adopted else "what is new is kept"
         text = f"somebody else changed the chain of disk {target}; {kept}{what}"
         self.context.recorder.warning(chain.raw, "ChainDrifted", "Observe", text)
 
-    def _unreported(self, domain: DomainKey, counting: Mapping[str, Chain]) -> dict[str, Snapshot]:
-        """By target, the first VolumeSnapshot of each disk that has no VolumeChain."""
-        found: dict[str, Snapshot] = {}
+    def _unreported(self, domain: DomainKey, counting: Mapping[Part, Chain]) -> dict[Part, Snapshot]:
+        """The first VolumeSnapshot of each namespace on each disk that has no VolumeChain there."""
+        found: dict[Part, Snapshot] = {}
         members = self.context.store.members(domain)
         for snapshot in sorted(
             members, key=lambda one: (one.parsed.metadata.creation_timestamp is None, one.key)
         ):
-            target = snapshot.parsed.spec.source.disk
-            if target not in counting and not snapshot.parsed.deleting:
-                found.setdefault(target, snapshot)
+            part = (snapshot.parsed.namespace, snapshot.parsed.spec.source.disk)
+            if part not in counting and not snapshot.parsed.deleting:
+                found.setdefault(part, snapshot)
         return found
 
-    def _is_needed(self, domain: DomainKey, target: str, seen: Look) -> bool:
-        members = self.context.store.members(domain)
-        wanted = any(one.parsed.spec.source.disk == target for one in members)
-        return wanted or _has_points(seen.observation.journal, target)
+    def _is_needed(self, domain: DomainKey, chain: Chain, seen: Look) -> bool:
+        part, members = part_of(chain), self.context.store.members(domain)
+        wanted = any((one.parsed.namespace, one.parsed.spec.source.disk) == part for one in members)
+        return wanted or _has_points(seen.observation.journal, *part)
 
     async def _remove_later(self, chain: Chain, now: float, *, at_once: bool) -> float | None:
         since = self._unneeded.setdefault(chain.key, now)
@@ -283,7 +286,8 @@ class Chains:
         """Its domain is nowhere: it goes when no VolumeSnapshot names the same disk."""
         source = chain.parsed.spec.source
         snapshots = self.context.store.snapshots.values()
-        if not any(one.parsed.spec.source == source for one in snapshots):
+        namespace = chain.parsed.namespace
+        if not any((o.parsed.namespace, o.parsed.spec.source) == (namespace, source) for o in snapshots):
             await self._remove(chain)
 
     # Writes --------------------------------------------------------------------------------------------
@@ -337,26 +341,6 @@ class Chains:
         self.context.wake(chain.key)
 
 
-def approvals(policies: Mapping[str, Chain]) -> dict[str, at.Approval]:
-    """What was agreed to on the disks whose merges wait for that."""
-    return {
-        target: at.Approval(chain.label, chain.parsed.spec.approved_plan)
-        for target, chain in policies.items()
-        if chain.parsed.spec.approval is Approval.MANUAL
-    }
-
-
-def adopts_drift(policies: Mapping[str, Chain]) -> frozenset[str]:
-    """Disks whose chain is taken as somebody else left it."""
-    return frozenset(t for t, chain in policies.items() if chain.parsed.spec.on_drift is OnDrift.ADOPT)
-
-
-def not_in_use(policies: Mapping[str, Chain]) -> dict[str, tuple[str, ...]]:
-    """By target, the images that people say nobody uses."""
-    listed = {target: chain.parsed.spec.not_in_use for target, chain in policies.items()}
-    return {target: images for target, images in listed.items() if images}
-
-
 def names_of(domain: str, uuid: str, target: str) -> list[str]:
     """Names for the VolumeChain of a disk, the best first: those that Kubernetes takes."""
     disk = re.sub(r"[^a-z0-9]+", "-", target.lower()).strip("-")
@@ -364,8 +348,15 @@ def names_of(domain: str, uuid: str, target: str) -> list[str]:
     return [name for name in candidates if len(name) <= _LONGEST_NAME and re.fullmatch(DNS_SUBDOMAIN, name)]
 
 
-def _has_points(journal: Journal, target: str) -> bool:
-    """Whether something of ours is left on the disk."""
+def part_of(chain: Chain) -> Part:
+    """The namespace and the disk of a VolumeChain."""
+    return chain.parsed.namespace, chain.parsed.spec.source.disk
+
+
+def _has_points(journal: Journal, namespace: str, target: str) -> bool:
+    """Whether something of the namespace is left on the disk, or of nobody in particular."""
     record = journal.disk(target)
-    waiting = any(not removal.left for removal in record.removals)
-    return bool(record.points or record.operation or waiting)
+    owners = [point.owners for point in record.points]
+    owners += [removal.owners for removal in record.removals if not removal.left]
+    owners += [record.operation.owners] if record.operation is not None else []
+    return any(not one or namespace in {owner.namespace for owner in one} for one in owners)

@@ -42,7 +42,8 @@ from controller.hypervisor.last_look import Refused, Stale
 from controller.hypervisor.observe import Fleet, observe, with_opened, with_usage, with_written
 from controller.kube.errors import ObjectDeleting
 from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
-from controller.reconcile.chains import Chains, adopts_drift, not_in_use
+from controller.reconcile.chain_policies import adopts_drift, not_in_use
+from controller.reconcile.chains import Chains
 from controller.reconcile.context import Context
 from controller.reconcile.failures import note_failure
 from controller.reconcile.orphans import orphans_in
@@ -137,7 +138,7 @@ class DomainPass:
         )
         policies = self._chains.policies(self._key, observation.name)
         free = self._context.ledger.space.known(self._key)
-        observation = replace(observation, free=free, not_in_use=not_in_use(policies))
+        observation = replace(observation, free=free, not_in_use=not_in_use(policies, observation.journal))
         found = self._planned(observation, wants)
         if targets := found.plan.wants_opened:
             identities = self._context.identities(self._key.hypervisor)
@@ -177,7 +178,7 @@ class DomainPass:
             witnessed=ledger.jobs_seen(self._key),
             judged_at=judged_at,
             approvals=self._chains.approvals(self._key, observation.name, policies),
-            adopts_drift=adopts_drift(policies),
+            adopts_drift=adopts_drift(policies, observation.journal),
             discard_tries=ledger.discard_tries(self._key),
         )
         planned = plan(observation, wants, circumstances)

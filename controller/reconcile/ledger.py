@@ -40,6 +40,14 @@ JOB_ENDED = {
 """For people: the event of a failed job carries no reason (libvirt has none in its API)."""
 
 
+def _told(why: Why, message: str, namespaces: Collection[str]) -> Blocked:
+    """What failed for some is told in their namespaces; elsewhere only that it is not one's own."""
+    if not namespaces:
+        return Blocked(why, message)
+    text = "what another namespace wants of this disk has failed; it waits, and nothing else does"
+    return Blocked(why, text, own=tuple((namespace, message) for namespace in sorted(namespaces)))
+
+
 def _pace(why: Why) -> Backoff:
     return _QUESTION if why is Why.STORAGE_UNREACHABLE else _BACKOFF
 
@@ -121,6 +129,7 @@ class Ledger:
         """Something failed: those whom it concerns wait before the next try, longer each time. By target, the
         VolumeSnapshots that it was done for; without one it is the disk that waits."""
         together = len(concerned) > 1
+        blocked = _told(why, message, {one.namespace for owners in concerned.values() for one in owners})
         if together:
             self._split.add(key)
         for target, owners in concerned.items():
@@ -129,7 +138,7 @@ class Ledger:
                 count = self._failures[key, one] = self._failures.get((key, one), 0) + 1
                 split_first = together and count == 1
                 delay = timedelta(seconds=0.0 if split_first else _pace(why).delay(count))
-                self._holds.setdefault(key, {})[one] = Hold(self.now() + delay, Blocked(why, message))
+                self._holds.setdefault(key, {})[one] = Hold(self.now() + delay, blocked)
 
     def record_failed(self, key: DomainKey, target: str, why: Why, message: str) -> None:
         """The record of a disk could not be written, or a pivot was refused: that waits as well."""

@@ -51,10 +51,10 @@ def _explained(
     if standing.blocked is not None:
         return standing
     if hold is not None:
-        return replace(standing, blocked=hold.blocked)
+        return replace(standing, blocked=hold.blocked.to(standing.want.owner.namespace))
     if standing.state is State.REMOVING:
         for removal in journal.disk(standing.want.target).removals:
             reason = ledger.discard_reason(key, removal.layer.key)
             if standing.want.owner in removal.owners and reason is not None:
-                return replace(standing, blocked=reason)
+                return replace(standing, blocked=reason.to(standing.want.owner.namespace))
     return standing

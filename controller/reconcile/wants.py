@@ -13,6 +13,7 @@ from datetime import datetime
 
 from lxml import etree
 
+from controller.api.approval import Approval
 from controller.api.overlay import ClassOverlay, Content, Overlay, OverlaySource, Protocol
 from controller.api.quantity import parse_quantity
 from controller.api.reasons import Reason
@@ -125,6 +126,7 @@ def policy_of(spec: VolumeSnapshotClassSpec) -> Policy:
         min_free=spec.min_free_bytes,
         no_progress=spec.merge.convergence.no_progress_seconds,
         deadline=spec.merge.convergence.deadline_seconds,
+        manual=spec.merge.approval is Approval.MANUAL,
         protected=spec.protected_images,
     )
 

@@ -13,7 +13,7 @@ from controller.chain.circumstances import Circumstances
 from controller.chain.desired import Want
 from controller.chain.disk import ChainEnd, Disk
 from controller.chain.drift import known
-from controller.chain.journal import DiskJournal
+from controller.chain.journal import DiskJournal, Owner
 from controller.chain.merging import timestamp
 from controller.chain.plan import Plan, State
 from controller.chain.planner import plan
@@ -74,6 +74,32 @@ def test_a_point_of_somebody_else_is_shared() -> None:
     assert point.taken == b.TAKEN
     gone = b.want("first", gone_since=b.NOW)
     assert bound(CHAIN, gone, adopting("second", "a"), record=record).points[0].owners == (b.owner("second"),)
+
+
+def test_a_layer_that_is_managed_for_another_namespace_is_not_bound() -> None:
+    """A co-owner could hold up its merge for ever."""
+    theirs = Owner("secretive", "their-point", "uid-theirs")
+    for owners in ((theirs,), (b.owner("mine"), theirs)):
+        before = b.record(b.point("b", *owners))
+        wants = [*(b.want(owner) for owner in owners), adopting("second", "a")]
+        found = planned(CHAIN, *wants, record=before)
+        assert not found.steps
+        (blocked,) = [one.blocked for one in found.standings if one.want.owner == b.owner("second")]
+        assert blocked is not None
+        assert blocked.why is Why.ACCESS_DENIED
+        assert "another namespace" in blocked.message
+        assert "secretive" not in blocked.message
+        assert "their-point" not in blocked.message
+        assert all(one.blocked is None for one in found.standings if one.want.owner == theirs)
+
+
+def test_of_two_namespaces_that_adopt_at_once_one_is_bound() -> None:
+    first, second = (replace(adopting("x", "a"), owner=Owner(n, "x", f"uid-{n}")) for n in ("one", "two"))
+    record = bound(CHAIN, second, first)
+    assert [point.owners for point in record.points] == [(first.owner,)]
+    after = planned(CHAIN, first, second, record=record)
+    assert not after.steps
+    assert [one.blocked is None for one in after.standings] == [True, False]
 
 
 def test_a_point_whose_owner_leaves_is_kept_by_who_adopts_it() -> None:

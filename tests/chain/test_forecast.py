@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from controller.chain.blocked import Why
-from controller.chain.circumstances import Approval, Circumstances
+from controller.chain.blocked import Blocked, Why
+from controller.chain.circumstances import Circumstances
+from controller.chain.consent import Approval
 from controller.chain.desired import Direction, Want
 from controller.chain.disk import Disk
 from controller.chain.drift import known
@@ -16,6 +17,7 @@ from controller.chain.forecast import DiskForecast, Foreseen, forecast
 from controller.chain.journal import DiskJournal, OperationKind
 from controller.chain.observation import Job, JobKind, Observation, RunState, Size
 from controller.chain.outcome import settled
+from controller.chain.plan import State
 from controller.chain.planner import plan
 from controller.chain.steps import Record, RecordWhy, StartMerge, Take
 from tests.chain import builders as b
@@ -191,7 +193,7 @@ def test_what_matters_changes_the_name() -> None:
 
 
 def step_of(observation: Observation, wanted: list[Want], given: str | None) -> object:
-    approvals = {} if given is None else {b.TARGET: Approval("shop/db-1-vda", given)}
+    approvals = {} if given is None else {b.TARGET: (Approval("shop/db-1-vda", given),)}
     found = plan(observation, wanted, Circumstances(b.NOW, approvals=approvals))
     (disk,) = found.disks
     return disk.step or disk.blocked
@@ -204,7 +206,10 @@ def test_a_merge_waits_for_the_approval_of_its_plan() -> None:
     for given in ("", "0123456789abcdef", ahead(seen(), wants("b")).hash):
         blocked = step_of(seen(), wanted, given)
         assert getattr(blocked, "why", None) is Why.AWAITING_APPROVAL
-        message = getattr(blocked, "message", "")
+        assert isinstance(blocked, Blocked)
+        assert "shop" not in blocked.message, "those of other namespaces need not know whose approval it is"
+        assert "db-1" not in blocked.message
+        message = blocked.to("shop").message
         assert name in message
         assert "db-1-vda -n shop" in message
         assert ("is not this one any more" in message) is bool(given)
@@ -212,6 +217,47 @@ def test_a_merge_waits_for_the_approval_of_its_plan() -> None:
     assert isinstance(step, StartMerge)
     assert step.operation.approved is not None
     assert step.operation.approved.plan == name
+
+
+def manual(want: Want, namespace: str = "shop") -> Want:
+    owner = replace(want.owner, namespace=namespace)
+    return replace(want, owner=owner, policy=replace(want.policy, manual=True))
+
+
+def test_a_class_asks_for_approval_whatever_the_chain_says() -> None:
+    wanted = [manual(want) if want.owner.name == "b" else want for want in wants("b", "d")]
+    name = ahead(seen(), wanted).hash
+    for said in ((), (Approval("shop/db-1-vda", "", manual=False),)):
+        found = plan(seen(), wanted, Circumstances(b.NOW, approvals={b.TARGET: said}))
+        assert found.disks[0].blocked is not None
+        assert found.disks[0].blocked.why is Why.AWAITING_APPROVAL
+    agreed = Approval("shop/db-1-vda", name, manual=False)
+    found = plan(seen(), wanted, Circumstances(b.NOW, approvals={b.TARGET: (agreed,)}))
+    assert isinstance(found.disks[0].step, StartMerge)
+
+
+@pytest.mark.parametrize("one", ["", "agreed"])
+@pytest.mark.parametrize("other", ["", "agreed", "class", "fault", "auto"])
+def test_everybody_who_is_asked_must_agree(one: str, other: str) -> None:
+    """The strictest of all namespaces counts, whoever deletes."""
+    wanted = wants("b", "d")
+    if other == "class":
+        wanted.append(manual(b.want("theirs", suspended=True), "other"))
+    name = ahead(seen(), wanted).hash
+    second = {
+        "": (Approval("other/theirs", ""),),
+        "agreed": (Approval("other/theirs", name),),
+        "class": (),
+        "fault": (Approval("other/theirs", name, fault="it cannot be read"),),
+        "auto": (Approval("other/theirs", "", manual=False),),
+    }[other]
+    said = (Approval("shop/db-1-vda", name if one else ""), *second)
+    found = plan(seen(), wanted, Circumstances(b.NOW, approvals={b.TARGET: said}))
+    merges = [step for step in found.steps if isinstance(step, StartMerge)]
+    assert bool(merges) is (bool(one) and other in ("agreed", "auto"))
+    for standing in found.standings:
+        if standing.state is State.LEAVING and standing.blocked is not None:
+            assert "theirs" not in standing.blocked.message
 
 
 def test_a_take_needs_no_approval() -> None:

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controller.chain.blocked import ENDS, Blocked, Ends, Why
-from controller.chain.circumstances import Approval, Circumstances, Hold
+from controller.chain.circumstances import Circumstances, Hold
+from controller.chain.consent import Approval
 from controller.chain.desired import Direction, Policy, Want
 from controller.chain.disk import Disk, Layer
 from controller.chain.drift import known
@@ -64,7 +65,7 @@ class Moment:
 
     def planned(self, deleted: str, agreed: str) -> DiskPlan:
         at = Circumstances(
-            b.NOW, approvals={b.TARGET: Approval("shop/web-1-vda", agreed)}, **self.circumstances
+            b.NOW, approvals={b.TARGET: (Approval("shop/web-1-vda", agreed),)}, **self.circumstances
         )
         found = plan(self.observation, self.wants(deleted), at).disk(b.TARGET)
         assert found is not None
