@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from controller.api.approval import Approval
+from controller.api.reasons import Reason
 from controller.api.volumechain import VolumeChain
 from controller.cli import planning
 from controller.cli.errors import CommandError
@@ -31,7 +32,7 @@ def to_approve(chain: VolumeChain, shown: str | None) -> str:
     Raises CommandError when nothing waits for approval, or another plan than the one that was seen.
     """
     name = f"{chain.namespace}/{chain.name}"
-    if chain.spec.approval is Approval.AUTO:
+    if not is_asked(chain):
         raise CommandError(f"{name} has approval: Auto, so its merges wait for nobody")
     plan = chain.status.plan.hash if chain.status.plan else None
     if not plan:
@@ -42,6 +43,13 @@ def to_approve(chain: VolumeChain, shown: str | None) -> str:
             f"again with: varve plan {chain.name} -n {chain.namespace}"
         )
     return plan
+
+
+def is_asked(chain: VolumeChain) -> bool:
+    """Whether merges wait for its approvedPlan: because it says so, or a class or another namespace does."""
+    blocked = chain.status.blocked_by
+    waits = blocked is not None and blocked.reason == Reason.AWAITING_APPROVAL
+    return chain.spec.approval is Approval.MANUAL or waits
 
 
 def _changed(shown: str | None) -> str:

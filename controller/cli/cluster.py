@@ -35,6 +35,10 @@ _MODELS: dict[Kind, type[Object]] = {
     HYPERVISOR: Hypervisor,
     VOLUME_SNAPSHOT_CLASS: VolumeSnapshotClass,
 }
+_NO_RIGHT = (
+    "you may not approve: that needs the verb approve on volumechains.varve.dev in namespace {} (ClusterRole "
+    "varve-approve); nothing was written: {}"
+)
 _ATTEMPTS = 5
 _PAUSE = 1.0
 """Seconds before a watch that broke is begun anew."""
@@ -118,6 +122,8 @@ class Cluster:
             }
             try:
                 await self._client.apply(VOLUME_CHAIN, body, field_manager=APPROVAL_MANAGER)
+            except Forbidden as error:
+                raise CommandError(_NO_RIGHT.format(chain.namespace, error)) from error
             except Conflict:
                 uid = chain.uid
                 chain = await self.get(VolumeChain, chain.namespace, chain.name)

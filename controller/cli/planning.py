@@ -65,7 +65,9 @@ def planned(
     steps = plan.steps if plan else ()
     resolved, source = chain.status.resolved, chain.spec.source
     name = plan.hash if plan else None
-    manual = chain.spec.approval is Approval.MANUAL and name is not None
+    waits = chain.status.blocked_by
+    asked = waits is not None and waits.reason == Reason.AWAITING_APPROVAL
+    manual = (chain.spec.approval is Approval.MANUAL or asked) and name is not None
     jobs = [step.jobs for step in steps if step.jobs is not None]
     copied = [step.bytes for step in steps if step.bytes is not None]
     return ChainPlanned(
