@@ -64,7 +64,7 @@ async def test_approve_writes_the_hash_as_its_own_manager() -> None:
     [
         ({"plan": {"hash": OTHER, "steps": []}}, f"it is {OTHER} now, not {HASH}; nothing was approved"),
         ({"plan": None}, "carried out or voided"),
-        ({"spec": {"approval": "Auto"}}, "wait for nobody"),
+        ({"spec": {"approval": "Auto"}, "blockedBy": None}, "wait for nobody"),
     ],
 )
 async def test_approve_refuses_another_plan_than_the_one_shown(changes: Raw, message: str) -> None:
@@ -72,6 +72,14 @@ async def test_approve_refuses_another_plan_than_the_one_shown(changes: Raw, mes
     with pytest.raises(CommandError, match=message):
         await run(client, "approve", "db-1-vda", HASH)
     assert client.applied == []
+
+
+async def test_a_class_asks_for_approval_of_a_chain_that_does_not() -> None:
+    client = FakeClient(raw_chain(spec={"approval": "Auto"}))
+    assert f"varve approve db-1-vda {HASH}" in await run(client, "plan", "db-1-vda")
+    await run(client, "approve", "db-1-vda", HASH)
+    ((body, _),) = client.applied
+    assert body["spec"] == {"approvedPlan": HASH}
 
 
 @pytest.mark.parametrize("plan", [OTHER, None])
