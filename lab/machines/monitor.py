@@ -31,6 +31,8 @@ from lab.machines.machine import Machine
 
 _REAL = "monitor-of-qemu.sock"
 _BLOCK = 1 << 20
+_SHORT_NAME = 20
+"""Characters of a machine's name in the name of its directory (libvirt's virDomainDefGetShortName)."""
 _ANSWER_SECONDS = 10.0
 
 Side = Literal["before", "answered", "after"]
@@ -79,11 +81,12 @@ class Monitor:
         self._seen = 0
         self.killed = threading.Event()
         """Set when libvirtd was killed; cleared by `kill_at`."""
-        number = machine.domain.ID()  # a machine that libvirtd has lost leaves a directory of another number
-        paths = list(machine.host.layout.directory.glob(f"lib/qemu/domain-{number}-*/monitor.sock"))
-        if len(paths) != 1:
-            raise LabError(f"machine {machine.name} has no monitor: {paths}")
-        self._path, self._real = paths[0], paths[0].with_name(_REAL)
+        # A machine that libvirtd has lost leaves its directory, and libvirtd may use its number again.
+        called = f"domain-{machine.domain.ID()}-{machine.name[:_SHORT_NAME]}"
+        path = machine.host.layout.directory / "lib" / "qemu" / called / "monitor.sock"
+        if not path.exists():
+            raise LabError(f"machine {machine.name} has no monitor: {path} is not there")
+        self._path, self._real = path, path.with_name(_REAL)
         self._listener = socket.socket(socket.AF_UNIX)
 
     def __enter__(self) -> Monitor:
