@@ -167,10 +167,10 @@ class DefinitionReader:
                 self._kept.pop(uuid, None)
 
     def close(self) -> None:
-        """Ask nobody any more."""
-        for task in (self._due, self._aside):
-            if task is not None:
-                task.cancel()
+        """Ask nobody aside any more. A sweep is not cancelled, or those who wait for it would be cancelled as
+        well: it meets the end of the connection, and they are told."""
+        if self._aside is not None:
+            self._aside.cancel()
 
     async def _begin(self) -> Definitions:
         async with self._lock:

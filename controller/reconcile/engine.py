@@ -194,10 +194,12 @@ class Engine:
             task.add_done_callback(self._ended)
 
     async def _one(self, key: Key) -> None:
-        with self._metrics.reconcile_seconds.time():
-            result = await self._run(key)
-        self._metrics.reconcile.labels(result).inc()
-        self._queue.done(key)
+        try:
+            with self._metrics.reconcile_seconds.time():
+                result = await self._run(key)
+            self._metrics.reconcile.labels(result).inc()
+        finally:
+            self._queue.done(key)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._passes.discard(task)
@@ -211,6 +213,13 @@ class Engine:
             again = await self._pass(key)
         except (HypervisorError, ParseError, KubeError) as error:
             await self._failed(key, error)
+            return "error"
+        except asyncio.CancelledError:
+            # Nobody ended this pass: something that it waited for was cancelled, and the key is to run again.
+            if (task := asyncio.current_task()) is None or task.cancelling():
+                raise
+            log.exception("pass failed: what it waited for was cancelled", extra={"key": str(key)})
+            self._queue.retry(key)
             return "error"
         except Exception:  # a defect in one pass must not end the worker; logged with its trace, and retried
             log.exception("pass failed", extra={"key": str(key)})

@@ -294,3 +294,18 @@ async def test_b9_one_that_answers_aside_during_a_sweep_is_in_what_that_says(ben
     said = await sweeping
     assert bench.daemon.machines["b"].text in said.documents
     assert not said.unread
+
+
+async def test_those_who_wait_for_a_sweep_are_told_of_the_end_of_the_connection(bench: Bench) -> None:
+    """Cancelling the sweep would cancel them, and a pass that is cancelled is not run again."""
+    bench.hang("a")
+    first = asyncio.ensure_future(bench.reader.read())
+    await until(lambda: bench.daemon.machines["a"].asked)
+    waiting = asyncio.ensure_future(bench.reader.read())
+    await asyncio.sleep(0)
+    bench.reader.close()
+    bench.threads.close(lambda: None)
+    bench.free()
+    with pytest.raises(Unreachable):
+        await waiting
+    assert (await first).documents

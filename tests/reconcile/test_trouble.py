@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from controller.hypervisor.driver import Answered, JobChanged
+from controller.hypervisor.driver import Answered, DomainReading, JobChanged
 from controller.hypervisor.errors import (
     Busy,
     HypervisorError,
@@ -16,7 +16,7 @@ from controller.hypervisor.errors import (
     OperationFailed,
     OutcomeUnknown,
 )
-from controller.hypervisor.simulated import SimulatedHost
+from controller.hypervisor.simulated import SimulatedDriver, SimulatedHost
 from controller.kube.errors import Conflict, KubeError, Unavailable
 from controller.kube.kinds import VOLUME_SNAPSHOT_CLASS
 from tests.reconcile.scenes import content, with_points
@@ -342,3 +342,24 @@ async def test_a_class_that_comes_and_goes_ends_nothing(world: World) -> None:
     host.auto = True
     host.finish_jobs()
     await the_end(world, host, uuid, "commit")
+
+
+async def test_a_pass_whose_wait_was_cancelled_runs_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody ended the pass; unheard, its domain would never be looked at again."""
+    read, due = SimulatedDriver.read, list[str]()
+
+    async def cancelled_once(self: SimulatedDriver, uuid: str, *, sizes: bool = True) -> DomainReading:
+        if due:
+            raise asyncio.CancelledError(due.pop())
+        return await read(self, uuid, sizes=sizes)
+
+    monkeypatch.setattr(SimulatedDriver, "read", cancelled_once)
+    world = World()
+    try:
+        host, uuid = await with_points(world, "a", "b")
+        due.append("what it waited for has ended")
+        world.delete("a")
+        await the_end(world, host, uuid, "commit")
+        assert not due
+    finally:
+        await world.stop()
