@@ -84,6 +84,10 @@ class Reason(StrEnum):
         "JournalUnreadable",
         "The record in the domain's metadata cannot be read, so nobody's layer is touched.",
     )
+    JOURNAL_UNTRUSTED = (
+        "JournalUntrusted",
+        "The record in the domain's metadata is not as varve left it, so nothing is done by it.",
+    )
     USERS_UNKNOWN = (
         "UsersUnknown",
         "Who else uses an image cannot be told: the message names the machine or place that cannot be read.",

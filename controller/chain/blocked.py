@@ -26,6 +26,7 @@ class Why(StrEnum):
     FOREIGN_BLOCK_JOB = "ForeignBlockJob"
     FOREIGN_OWNER = "ForeignOwner"
     JOURNAL_UNREADABLE = "JournalUnreadable"
+    JOURNAL_UNTRUSTED = "JournalUntrusted"
     IMAGE_PROTECTED = "ImageProtected"
     USERS_UNKNOWN = "UsersUnknown"
     UNSUPPORTED_TOPOLOGY = "UnsupportedTopology"
@@ -78,6 +79,7 @@ ENDS: Mapping[Why, Ends] = {
     Why.FOREIGN_BLOCK_JOB: Ends.ITSELF,
     Why.FOREIGN_OWNER: Ends.PERSON,
     Why.JOURNAL_UNREADABLE: Ends.PERSON,
+    Why.JOURNAL_UNTRUSTED: Ends.PERSON,
     Why.IMAGE_PROTECTED: Ends.PERSON,
     Why.UNSUPPORTED_TOPOLOGY: Ends.PERSON,
     Why.STORAGE_UNREACHABLE: Ends.ITSELF,

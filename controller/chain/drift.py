@@ -143,6 +143,11 @@ def lost(overlay: str) -> str:
     return overlay if overlay.startswith(_LOST) else f"{_LOST}{overlay}"
 
 
+def is_lost(point: Point) -> bool:
+    """True for a point with such an overlay."""
+    return point.overlay.startswith(_LOST)
+
+
 def overlay_of(point: Point) -> str:
     """The overlay that a point had, also when it is lost."""
     return point.overlay.removeprefix(_LOST)

@@ -98,7 +98,7 @@ def forecast(
     disks = []
     for disk in found.disks:
         facts = observation.disks.get(disk.target)
-        if facts is None or facts.chain is None or observation.foreign_owner or observation.journal_problem:
+        if facts is None or facts.chain is None or observation.is_refused:
             disks.append(DiskForecast(disk.target, blocked=disk.blocked))
             continue
         mine = tuple(sorted((w for w in wanted if w.target == disk.target), key=lambda want: want.owner))

@@ -20,9 +20,11 @@ from controller.chain.source import Source
 
 
 def ownership_guard(observation: Observation) -> Blocked | None:
-    """Is the record readable, and ours?"""
+    """Is the record readable, ours, and as we left it?"""
     if observation.journal_problem:
         return Blocked(Why.JOURNAL_UNREADABLE, observation.journal_problem)
+    if observation.journal_untrusted:
+        return Blocked(Why.JOURNAL_UNTRUSTED, observation.journal_untrusted)
     if not observation.foreign_owner:
         return None
     return Blocked(

@@ -8,7 +8,8 @@ reference to a secret, never the secret.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from lxml import etree
 
@@ -28,6 +29,7 @@ from controller.chain.journal import (
 )
 from controller.chain.journal_form import refuse_unknown
 from controller.chain.parse import JOURNAL_NAMESPACE
+from controller.chain.seal import ATTRIBUTE, Sealing, Trust, Whose
 from controller.chain.source import Source
 
 VERSION = "1"
@@ -44,8 +46,9 @@ class JournalError(ValueError):
     """The element is not a journal that this version understands. Nothing may be done to the domain."""
 
 
-def encode(journal: Journal) -> str | None:
-    """Serialise; None when there is nothing to record, so the element can be removed.
+def encode(journal: Journal, sealing: Sealing | None = None, *, domain: str = "") -> str | None:
+    """Serialise; None when there is nothing to record, so the element can be removed. With ``sealing`` each
+    record is sealed for the domain of that UUID.
 
     Everything is in the journal's namespace, embedded sources too: virDomainSetMetadata puts elements
     without a namespace into it anyway (measured, libvirt 9.0).
@@ -54,7 +57,10 @@ def encode(journal: Journal) -> str | None:
         return None
     root = etree.Element("chain", version=VERSION, cluster=journal.cluster)
     for disk in journal.disks:
-        _encode_disk(etree.SubElement(root, "disk", target=disk.target), disk)
+        element = etree.SubElement(root, "disk", target=disk.target)
+        _encode_disk(element, disk)
+        if sealing is not None:
+            element.set(ATTRIBUTE, sealing.seals.seal(element, Whose(journal.cluster, domain)))
     whole = etree.Element(
         f"{{{JOURNAL_NAMESPACE}}}chain",
         _attributes(root),
@@ -86,13 +92,30 @@ def _without_namespace(root: etree._Element) -> None:
     etree.cleanup_namespaces(root)
 
 
+@dataclass(frozen=True)
+class Read:
+    """A journal, and what its seals say."""
+
+    journal: Journal
+    trust: Mapping[str, Trust]
+    """By target, for every disk of the journal; empty when nobody asked for it."""
+
+
 def decode(xml: str | None) -> Journal:
     """Parse what :func:`encode` wrote, as libvirt gives it back. No element is an empty journal.
 
     Raises :class:`JournalError` for anything else, a newer version included.
     """
+    return read(xml, None).journal
+
+
+def read(xml: str | None, sealing: Sealing | None, *, domain: str = "") -> Read:
+    """As :func:`decode`, with what the seals say of each record; ``domain`` is the UUID whose journal it is.
+
+    What is believed is what stands there, element by element, not what this version makes of it.
+    """
     if xml is None:
-        return Journal()
+        return Read(Journal(), {})
     try:
         root = etree.fromstring(xml.encode(), _PARSER)
         if root.getroottree().docinfo.internalDTD is not None:
@@ -104,10 +127,13 @@ def decode(xml: str | None) -> Journal:
                 f"this version of varve (it reads version {VERSION}); upgrade the controller"
             )
         refuse_unknown(root)
-        disks = tuple(_decode_disk(disk) for disk in root.iterfind("disk"))
+        elements = root.findall("disk")
+        disks = tuple(_decode_disk(disk) for disk in elements)
         if len({disk.target for disk in disks}) < len(disks):
             raise JournalError("journal names a disk twice")
-        return Journal(cluster=root.get("cluster", ""), disks=disks)
+        whose = Whose(root.get("cluster", ""), domain)
+        trust = {} if sealing is None else {_required(d, "target"): sealing.trust(d, whose) for d in elements}
+        return Read(Journal(cluster=whose.cluster, disks=disks), trust)
     except (etree.XMLSyntaxError, ValueError) as error:
         if isinstance(error, JournalError):
             raise

@@ -57,7 +57,7 @@ _OPERATION = _form(
 )
 _REMOVAL = _form("left since run", "attempted", one={"image": _LAYER}, many={"owner": _OWNER})
 _DISK = _form(
-    "target",
+    "target seal",
     one={
         "operation": _OPERATION,
         "known": _form("at", "whole", many={"layer": _KEY}),

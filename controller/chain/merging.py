@@ -17,6 +17,7 @@ from controller.chain.merge_guards import MergeCase, merge_verdict
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.plan import DiskPlan
 from controller.chain.ranges import owners_in, ranges
+from controller.chain.remembered import forgotten
 from controller.chain.steps import StartMerge
 
 
@@ -139,6 +140,9 @@ class Merging:
         full = None if lasting else self._full_hold(choice)
         if full is not None:
             return full.blocked
+        obstacle = forgotten(choice.span, self.chain, self.record, self.wants)
+        if obstacle is not None:
+            return obstacle
         gate = self.circumstances.gate
         case = MergeCase(self.observation, self.facts, self.chain, choice, policy, wants, gate)
         return merge_verdict(case, lasting=lasting)

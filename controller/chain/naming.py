@@ -21,7 +21,7 @@ def overlay_leaf(*, domain: str, target: str, owner: Owner, attempt: int) -> str
     >>> overlay_leaf(domain="web 1", target="vda", owner=Owner("shop", "s", "0f3a"), attempt=1)
     'web-1.vda.varve-0f3a.qcow2'
     """
-    safe = _UNSAFE.sub("-", domain).strip(".-")[:_LONGEST_DOMAIN] or "domain"
+    safe = _safe(domain)
     again = f"-{attempt}" if attempt > 1 else ""
     return f"{safe}.{target}.{_stem(owner)}{again}.qcow2"
 
@@ -34,6 +34,27 @@ def is_named_for(leaf: str, owner: Owner) -> bool:
 def is_ours(leaf: str) -> bool:
     """True when an image has a name as :func:`overlay_leaf` gives them, for whatever object."""
     return f".{_MARK}-" in leaf and leaf.endswith(".qcow2")
+
+
+def is_for_disk(leaf: str, target: str) -> bool:
+    """True when an image has a name as :func:`overlay_leaf` gives them for a disk of this target, of whatever
+    machine: one may have had another name."""
+    return _machine(leaf, target) is not None
+
+
+def is_for_machine(leaf: str, target: str, domain: str) -> bool:
+    """True when an image has a name as :func:`overlay_leaf` gives them for this disk of this machine."""
+    return _machine(leaf, target) == _safe(domain)
+
+
+def _machine(leaf: str, target: str) -> str | None:
+    """The part of the name that says which machine it was made for."""
+    found = re.fullmatch(rf"([A-Za-z0-9._-]+)\.{re.escape(target)}\.{_MARK}-[A-Za-z0-9._-]+\.qcow2", leaf)
+    return None if found is None else found[1]
+
+
+def _safe(domain: str) -> str:
+    return _UNSAFE.sub("-", domain).strip(".-")[:_LONGEST_DOMAIN] or "domain"
 
 
 def _stem(owner: Owner) -> str:

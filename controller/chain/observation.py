@@ -119,6 +119,11 @@ class Observation:
     somebody defined the domain anew. The live one counts; the next start would bring the other one back."""
     journal_problem: str = ""
     """Why the journal could not be understood; nothing may be done to the domain then."""
+    journal_untrusted: str = ""
+    """Why the journal is not believed, for people; nothing may be done to the domain then, and nothing of
+    the journal is shown as if it were true."""
+    unsealed: frozenset[str] = frozenset()
+    """Disks whose record has no seal: it gives only what :mod:`controller.chain.vetting` leaves of it."""
     foreign_owner: str = ""
     """Identity of another cluster whose journal claims this domain."""
     in_use_elsewhere: Mapping[str, str] | None = None
@@ -150,6 +155,11 @@ class Observation:
     paused_by_io_error: bool = False
     machine: str = ""
     """The type of the running machine (``pc-q35-10.0``), or empty."""
+
+    @property
+    def is_refused(self) -> bool:
+        """True when the record cannot be read, is not believed, or is not ours."""
+        return bool(self.journal_problem or self.journal_untrusted or self.foreign_owner)
 
     @property
     def active(self) -> bool:

@@ -35,7 +35,7 @@ def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
     facts = observation.disks.get(want.target)
     chain = facts.chain if facts else None
     record = observation.journal.disk(want.target)
-    if observation.journal_problem or observation.foreign_owner or facts is None or chain is None:
+    if observation.is_refused or facts is None or chain is None:
         return _without_facts(want, record, disk, observation)
     record, unsure = as_moved(record, chain)
     operation = record.operation
@@ -118,9 +118,10 @@ def _is_hidden(want: Want, facts: DiskFacts) -> bool:
 def _without_facts(want: Want, record: DiskJournal, disk: DiskPlan, observation: Observation) -> Standing:
     """The disk is not there, or the journal cannot be read: nothing is known of the point itself."""
     recorded = record.point_of(want.owner) is not None or record.operation is not None
-    known = not (observation.journal_problem or observation.foreign_owner)
-    left = not want.merge and known  # of a disk that is not there: the point stays in its record, unowned
-    free = want.deleting and (left or not (recorded or want.memory or observation.journal_problem))
+    hidden = bool(observation.journal_problem or observation.journal_untrusted)
+    # Of a disk that is not there: the point stays in its record, unowned.
+    left = not want.merge and not observation.is_refused
+    free = want.deleting and (left or not (recorded or want.memory or hidden))
     blocked = disk.blocked.to(want.owner.namespace) if disk.blocked is not None else None
     return Standing(want, State.GONE if free else State.UNKNOWN, blocked=blocked)
 

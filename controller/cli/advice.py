@@ -74,6 +74,11 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "Look at the record: virsh metadata {domain} https://varve.dev/ns/chain/1",
         "If a newer varve wrote it, run that version. Never delete it: it says whose layers these are.",
     ),
+    Reason.JOURNAL_UNTRUSTED: (
+        "Look at the record, and find out who changed it: "
+        "virsh metadata {domain} https://varve.dev/ns/chain/1",
+        "The message says how to go on without it: docs/operations.md, A record that is not believed.",
+    ),
     Reason.USERS_UNKNOWN: (
         "Mend the machine or the place that the message names, so that libvirt can read it; until then "
         "nothing is written to an image that somebody may be reading.",

@@ -17,10 +17,11 @@ from uuid import uuid4
 from controller.chain.blocked import Why
 from controller.chain.disk import Disk, Layer
 from controller.chain.explicit import NotThePrefix, made_true, spelled_out
-from controller.chain.journal import DiskJournal, Operation, OperationKind
+from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
 from controller.chain.observation import Observation, RunState
 from controller.chain.outcome import Outcome, asks_qemu, fits, outcome, uncertain
+from controller.chain.seal import Sealing
 from controller.chain.source import Source
 from controller.chain.steps import (
     Abort,
@@ -75,16 +76,19 @@ class Executor:
         *,
         cluster: str,
         identities: Collection[str],
+        sealing: Sealing | None = None,
         mark: Callable[[], str] = _new_mark,
         fleet: Fleet | None = None,
         facts: Facts | None = None,
     ) -> None:
-        """``facts``: what the daemon can do, as far as it was asked."""
+        """``facts``: what the daemon can do, as far as it was asked; ``sealing``: by which the records that
+        it writes are sealed."""
         self._driver = driver
         self._facts = facts
         self._observation = observation
         self._uuid = observation.uuid
         self._identities = identities
+        self._sealing = sealing
         self._mark = mark
         self._last = LastLook(driver, observation, fleet or Fleet())
         self._journal = replace(observation.journal, cluster=cluster)
@@ -130,7 +134,13 @@ class Executor:
     def known(self) -> Observation:
         """What is known of the domain after steps that changed nothing but the journal: what was observed
         before them, with the journal as it was written. Who else uses the images is to be read anew."""
-        return replace(self._observation, journal=self._journal, behind=frozenset(), in_use_elsewhere=None)
+        return replace(
+            self._observation,
+            journal=self._journal,
+            behind=frozenset(),
+            unsealed=frozenset(),
+            in_use_elsewhere=None,
+        )
 
     # Steps ---------------------------------------------------------------------------------------------
 
@@ -339,7 +349,7 @@ class Executor:
         only: it must be gone when the machine is started anew."""
         live = self._observation.state is not RunState.SHUTOFF
         config = self._observation.persistent
-        whole, lasting = encode(self._journal), encode(self._journal.lasting)
+        whole, lasting = self._encoded(self._journal), self._encoded(self._journal.lasting)
         if whole == lasting or not (live and config):
             kept = whole if live else lasting
             await self._driver.set_metadata(self._uuid, kept, live=live, config=config)
@@ -347,6 +357,9 @@ class Executor:
         # The live one counts while the machine runs: killed in between, nothing has been begun that it lacks.
         await self._driver.set_metadata(self._uuid, whole, live=True, config=False)
         await self._driver.set_metadata(self._uuid, lasting, live=False, config=True)
+
+    def _encoded(self, journal: Journal) -> str | None:
+        return encode(journal, self._sealing, domain=self._uuid)
 
 
 def _named(disk: Disk, layer: Layer) -> str:

@@ -12,14 +12,14 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from controller.chain.disk import DomainDefinition
-from controller.chain.journal import Journal, OperationKind
-from controller.chain.journal_codec import JournalError, decode
+from controller.chain.journal import OperationKind
 from controller.chain.marks import Mark, MarkKind, parse_mark
 from controller.chain.mentions import mentions
 from controller.chain.observation import DiskFacts, Job, Observation, Size
 from controller.chain.opened import Opened as ChainOpened
 from controller.chain.parse import parse_domain
 from controller.chain.room import DEFAULT_CLUSTER, whole
+from controller.chain.seal import Sealing
 from controller.chain.source import Source
 from controller.hypervisor.claims import Claim, claims, network_images, users_elsewhere
 from controller.hypervisor.driver import Definitions, DomainReading, Driver, LayerStats, Opened
@@ -31,6 +31,7 @@ from controller.hypervisor.errors import (
     OutcomeUnknown,
     Unreachable,
 )
+from controller.hypervisor.records import Belief, behind, record_of
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +39,15 @@ _PARSE_HERE = 16
 """Up to so many documents are parsed on the event loop; more go to a thread."""
 
 
-async def observe(driver: Driver, uuid: str, *, identities: Collection[str]) -> Observation:
+async def observe(
+    driver: Driver, uuid: str, *, identities: Collection[str], sealing: Sealing | None = None
+) -> Observation:
     """Read one domain.
 
-    ``identities`` are the clusters whose journals count as ours. Raises :class:`HypervisorError` or
-    :class:`ParseError`.
+    ``identities`` are the clusters whose journals count as ours; ``sealing`` tells what in them is really
+    ours: without it they are believed as they stand. Raises :class:`HypervisorError` or :class:`ParseError`.
     """
-    return _facts(await driver.read(uuid), identities)
+    return _facts(await driver.read(uuid), Belief(identities, sealing))
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,12 @@ async def with_written(driver: Driver, observation: Observation, targets: Collec
 
 
 async def with_opened(
-    driver: Driver, observation: Observation, targets: Collection[str], *, identities: Collection[str]
+    driver: Driver,
+    observation: Observation,
+    targets: Collection[str],
+    *,
+    identities: Collection[str],
+    sealing: Sealing | None = None,
 ) -> Observation:
     """The observation with what QEMU has open for these disks.
 
@@ -189,7 +197,7 @@ async def with_opened(
     if asked:
         found = await _opened(driver, observation)
         # What libvirt was about to note when it was read first is noted by now.
-        again = await observe(driver, observation.uuid, identities=identities)
+        again = await observe(driver, observation.uuid, identities=identities, sealing=sealing)
         observation = replace(again, free=observation.free)
     else:
         found = Opened()
@@ -237,52 +245,29 @@ def definition_of(reading: DomainReading) -> DomainDefinition:
     return parse_domain(xml)
 
 
-def _facts(reading: DomainReading, identities: Collection[str]) -> Observation:
+def _facts(reading: DomainReading, belief: Belief) -> Observation:
     live = parse_domain(reading.live_xml) if reading.live_xml is not None else None
     inactive = parse_domain(reading.inactive_xml) if reading.inactive_xml is not None else None
     current = live or inactive
     if current is None:
         raise ValueError(f"domain {reading.uuid} has neither a live nor a persistent definition")
-    journal, problem, foreign = _journal(current, identities)
+    found = record_of(current, belief)
     return Observation(
         uuid=reading.uuid,
         name=current.name,
         state=reading.state,
         persistent=reading.persistent,
         disks={disk.target: _disk(disk.target, live, inactive, reading) for disk in current.disks},
-        journal=journal,
-        behind=_behind(live, inactive, identities),
-        journal_problem=problem,
-        foreign_owner=foreign,
+        journal=found.journal,
+        behind=behind(found, inactive, belief) if live is not None else frozenset(),
+        journal_problem=found.problem,
+        journal_untrusted=found.untrusted,
+        unsealed=found.unsealed,
+        foreign_owner=found.foreign,
         domain_job=reading.job_active,
         paused_by_io_error=reading.paused_by_io_error,
         machine=live.machine if live else "",
     )
-
-
-def _journal(definition: DomainDefinition, identities: Collection[str]) -> tuple[Journal, str, str]:
-    """The journal, what is wrong with it, and whose it is when it is not ours."""
-    try:
-        journal = decode(definition.journal_xml)
-    except JournalError as error:
-        return Journal(), str(error), ""
-    if journal.cluster and journal.cluster not in identities:
-        return (journal, "", journal.cluster) if journal.claims else (Journal(), "", "")
-    return journal, "", ""
-
-
-def _behind(
-    live: DomainDefinition | None, inactive: DomainDefinition | None, identities: Collection[str]
-) -> frozenset[str]:
-    """Disks whose record differs between the two definitions, as far as both are ours and can be read."""
-    if live is None or inactive is None or live.journal_xml == inactive.journal_xml:
-        return frozenset()
-    found = [_journal(definition, identities) for definition in (live, inactive)]
-    if any(problem or foreign for _, problem, foreign in found):
-        return frozenset()
-    running, stored = (journal.lasting for journal, _, _ in found)
-    targets = {disk.target for disk in (*running.disks, *stored.disks)}
-    return frozenset(target for target in targets if running.disk(target) != stored.disk(target))
 
 
 def _disk(

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TypedDict
 
 from controller.chain.gate import UNKNOWN, Gate
+from controller.chain.seal import Sealing, Seals
 from controller.hypervisor.host import Host
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import Raw
 from controller.kube.port import KubeClient
+from controller.reconcile.belief import Belief
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.overdue import Overdue
 from controller.reconcile.store import Key, Snapshot, Store
 from controller.telemetry.metrics import Metrics
+
+
+class Ours(TypedDict):
+    """Whose journals count as ours, and by which seals that is known."""
+
+    identities: frozenset[str]
+    sealing: Sealing | None
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,10 @@ class Context:
     """Puts a key into the queue after so many seconds, unless it is due earlier."""
     covered: Callable[[Key], None]
     """Says that a run of this key is about to read everything: earlier wake-ups need no other run."""
+    seals: Seals | None = None
+    """By which keys the records of this cluster are sealed. Without, as in tests, they are written and
+    believed as they stand."""
+    belief: Belief = field(default_factory=Belief)
     whole_fleet: bool = True
     """False when other processes handle other hypervisors: what is not here may be there."""
 
@@ -69,7 +83,15 @@ class Context:
 
     def identities(self, hypervisor: str) -> frozenset[str]:
         """Clusters whose journals on this hypervisor count as ours."""
+        return frozenset({self.cluster, *self._taken_over(hypervisor)})
+
+    def ours(self, hypervisor: str) -> Ours:
+        """Which journals on this hypervisor are ours, and how that is known."""
+        over = self._taken_over(hypervisor)
+        sealing = None if self.seals is None else Sealing(self.seals, over)
+        return {"identities": self.identities(hypervisor), "sealing": sealing}
+
+    def _taken_over(self, hypervisor: str) -> tuple[str, ...]:
         known = self.store.hypervisors.get(hypervisor)
         parsed = known[1] if known else None
-        taken_over = parsed.spec.take_over_from if parsed is not None and not isinstance(parsed, str) else ()
-        return frozenset({self.cluster, *taken_over})
+        return parsed.spec.take_over_from if parsed is not None and not isinstance(parsed, str) else ()

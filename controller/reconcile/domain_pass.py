@@ -132,17 +132,18 @@ class DomainPass:
     async def _look(self, driver: Driver, wants: list[Want]) -> Round:
         """Observe and plan; once more, with who else uses the images, when that is needed to go on."""
         observation = self._known or await observe(
-            driver,
-            self._key.uuid,
-            identities=self._context.identities(self._key.hypervisor),
+            driver, self._key.uuid, **self._context.ours(self._key.hypervisor)
         )
+        observation = self._believed(observation, wants)
         policies = self._chains.policies(self._key, observation.name)
         free = self._context.ledger.space.known(self._key)
         observation = replace(observation, free=free, not_in_use=not_in_use(policies, observation.journal))
         found = self._planned(observation, wants)
         if targets := found.plan.wants_opened:
-            identities = self._context.identities(self._key.hypervisor)
-            observation = await with_opened(driver, observation, targets, identities=identities)
+            observation = await with_opened(
+                driver, observation, targets, **self._context.ours(self._key.hypervisor)
+            )
+            observation = self._believed(observation, wants)
             found = self._planned(observation, wants)
         if targets := found.plan.wants_written:
             observation = await with_written(driver, observation, targets)
@@ -159,6 +160,10 @@ class DomainPass:
             found = self._planned(observation, wants)
         self._count(found)
         return found
+
+    def _believed(self, observation: Observation, wants: list[Want]) -> Observation:
+        sealing = self._context.seals is not None
+        return self._context.belief.checked(observation, wants, sealing=sealing)
 
     def _planned(self, observation: Observation, wants: list[Want]) -> Round:
         ledger = self._context.ledger
@@ -246,7 +251,7 @@ class DomainPass:
             driver,
             found.observation,
             cluster=self._context.cluster,
-            identities=self._context.identities(self._key.hypervisor),
+            **self._context.ours(self._key.hypervisor),
             fleet=self._fleet,
             facts=self._context.hosts[self._key.hypervisor].status.facts,
         )

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from controller.api.conditions import HYPERVISOR_CONDITIONS
 from controller.api.hypervisor import Hypervisor
 from controller.chain.parse import ParseError
+from controller.chain.seal import Seals
 from controller.hypervisor.driver import Event
 from controller.hypervisor.errors import DomainGone, HypervisorError
 from controller.hypervisor.libvirt_driver import connect_libvirt
@@ -68,6 +69,8 @@ class EngineOptions:
     resync_seconds: float = 300.0
     workers: int = 16
     """Passes that may run at once over the domains of one hypervisor. One that hangs holds up no other."""
+    seals: Seals | None = None
+    """See :attr:`Context.seals`."""
     pulls_last: bool = True
     """Pull only where no commit is allowed (ADR 6)."""
 
@@ -102,6 +105,7 @@ class Engine:
             cluster=options.cluster_id,
             now=now,
             pulls_last=options.pulls_last,
+            seals=options.seals,
             wake=self._queue.add,
             later=self._queue.add_after,
             covered=self._queue.covered,

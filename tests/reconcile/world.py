@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from controller.chain.seal import Seals
 from controller.chain.source import Source
 from controller.hypervisor.simulated import Killed, SimulatedHost
 from controller.kube.events import EventRecorder
@@ -28,6 +29,8 @@ from controller.telemetry.metrics import Metrics
 NAMESPACE = "shop"
 ALL_PLACES = ("*", "/dev/*", "nbd+unix:*?socket=/run/*")
 """Patterns that give every place that can be given."""
+KEY = bytes(range(32))
+"""By which the records of the small world are sealed."""
 URI = "qemu+unix:///system?socket=/run/{}"
 
 
@@ -104,6 +107,8 @@ class World:
     """Seconds by which watch events come later than the answers to writes."""
     pulls_last: bool = True
     """As in production (ADR 6); False where a test is about pulls."""
+    seals: Seals | None = field(default_factory=lambda: Seals(KEY))
+    """As in production; None where a test writes journals by hand."""
     make_connector: Callable[[str], Any] | None = None
     """Stands in for the way to the hosts."""
     _unsubscribe: Callable[[], None] | None = None
@@ -190,6 +195,7 @@ class World:
                 cluster_id=self.cluster,
                 hypervisor_selector=selector,
                 pulls_last=self.pulls_last,
+                seals=self.seals,
                 resync_seconds=3600,
                 workers=4,
             ),
