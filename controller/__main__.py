@@ -7,7 +7,7 @@ from typing import NoReturn
 from controller.flags import Options, parse
 from controller.kube.events import EventRecorder
 from controller.kube.port import KubeClient
-from controller.operator import serve
+from controller.operator import Cluster, serve
 from controller.reconcile.engine import Engine, EngineOptions
 from controller.telemetry.metrics import Metrics
 
@@ -21,14 +21,15 @@ def main() -> NoReturn:
 
 
 def make_engine(
-    client: KubeClient, events: EventRecorder, metrics: Metrics, options: Options, cluster_id: str
+    client: KubeClient, events: EventRecorder, metrics: Metrics, options: Options, cluster: Cluster
 ) -> Engine:
     """The reconciler as the process was told to run it."""
     chosen = EngineOptions(
-        cluster_id=cluster_id,
+        cluster_id=cluster.id,
         hypervisor_selector=options.hypervisor_selector,
         resync_seconds=options.resync_seconds,
         workers=options.workers,
+        seals=cluster.seals,
     )
     return Engine(client, events, metrics, chosen)
 

@@ -13,6 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
 from itertools import chain, repeat
 from typing import Any, NoReturn, Protocol, TypeVar, cast
 
@@ -20,6 +21,7 @@ import aiohttp
 import kopf
 
 from controller.api import GROUP
+from controller.chain.seal import Seals
 from controller.flags import Options
 from controller.kube.client import PAGE, ApiClient
 from controller.kube.credentials import BadCredentials, Connection
@@ -27,6 +29,7 @@ from controller.kube.errors import KubeError, Rejected
 from controller.kube.events import EventRecorder
 from controller.kube.identity import is_dead, own_identity
 from controller.kube.inbox import Inbox
+from controller.kube.journal_key import seals
 from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw
 from controller.kube.lease import Lease
 from controller.kube.lease_thread import LeaseThread
@@ -78,8 +81,16 @@ class Engine(Protocol):
         ...
 
 
-MakeEngine = Callable[[KubeClient, EventRecorder, Metrics, Options, str], Engine]
-"""Makes the engine; the last argument is the identity of the cluster."""
+@dataclass(frozen=True)
+class Cluster:
+    """By what journals are known as ours."""
+
+    id: str
+    seals: Seals
+
+
+MakeEngine = Callable[[KubeClient, EventRecorder, Metrics, Options, Cluster], Engine]
+"""Makes the engine."""
 
 
 def serve(options: Options, make_engine: MakeEngine) -> NoReturn:
@@ -154,8 +165,15 @@ class Operator:
     async def _work(self, cluster_id: str) -> None:
         """Run the engine, with everything it needs, until cancelled; then drain it."""
         self._metrics.leader.set(1)
+        keys = await _insist(
+            "reading the key of the journals' seals",
+            lambda: seals(self._client, self._options.lease_namespace),
+            self._wait,
+        )
+        log.info("sealing journals", extra={"keys": ",".join(keys.ids)})
         events = EventRecorder(self._client, self._metrics)
-        engine = self._make_engine(self._client, events, self._metrics, self._options, cluster_id)
+        cluster = Cluster(cluster_id, keys)
+        engine = self._make_engine(self._client, events, self._metrics, self._options, cluster)
         watches = Watches(self._options, self._client, engine.on_object, self._metrics)
         self._checks.add_live("engine", lambda: "; ".join(engine.problems()) or None)
         self._checks.add_live("watches", watches.dead)
@@ -175,6 +193,9 @@ class Operator:
             await engine.stop(max(0.0, self._options.grace_seconds - GRACE_FOR_GOODBYE))
             await events.stop(GRACE_FOR_GOODBYE / 3)
             log.info("drained")
+
+    def _wait(self, problem: str) -> None:
+        self._waiting_for = problem
 
     async def _until_stopped(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` until a signal comes, then cancel it and let it clean up. Raises what it raises."""

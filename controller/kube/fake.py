@@ -236,7 +236,7 @@ class FakeKube:
         def swap(raw: Raw) -> None:
             if raw["metadata"]["resourceVersion"] != body["metadata"].get("resourceVersion"):
                 raise Conflict(f"replacing {kind} {name}: it was changed meanwhile")
-            raw["spec"] = clone(body.get("spec", {}))
+            raw |= {part: clone(body[part]) for part in ("spec", "data") if part in body}
 
         def effect() -> Raw:
             try:

@@ -56,6 +56,7 @@ WATCHED = (HYPERVISOR, VOLUME_SNAPSHOT_CLASS, VOLUME_CHAIN, VOLUME_SNAPSHOT)
 """What the controller watches."""
 
 NAMESPACE = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
+SECRET = Kind("", "v1", "secrets", "Secret", namespaced=True)
 LEASE = Kind("coordination.k8s.io", "v1", "leases", "Lease", namespaced=True)
 EVENT = Kind("events.k8s.io", "v1", "events", "Event", namespaced=True)
 

@@ -13,8 +13,8 @@ from controller.chain.vetting import vetted
 
 @dataclass
 class Belief:
-    """Remembers which disks had a sealed record, by domain. It is lost with the process, and so is the right of
-    an older version to write without seals: nobody goes back to one while this process works."""
+    """Remembers which disks had a sealed record. While this process works, no older version does, which would
+    write records without seals."""
 
     _sealed: dict[str, frozenset[str]] = field(default_factory=dict)
     """By UUID of the domain: targets."""

@@ -131,18 +131,15 @@ class DomainPass:
 
     async def _look(self, driver: Driver, wants: list[Want]) -> Round:
         """Observe and plan; once more, with who else uses the images, when that is needed to go on."""
-        observation = self._known or await observe(
-            driver, self._key.uuid, **self._context.ours(self._key.hypervisor)
-        )
+        ours = self._context.ours(self._key.hypervisor)
+        observation = self._known or await observe(driver, self._key.uuid, **ours)
         observation = self._believed(observation, wants)
         policies = self._chains.policies(self._key, observation.name)
         free = self._context.ledger.space.known(self._key)
         observation = replace(observation, free=free, not_in_use=not_in_use(policies, observation.journal))
         found = self._planned(observation, wants)
         if targets := found.plan.wants_opened:
-            observation = await with_opened(
-                driver, observation, targets, **self._context.ours(self._key.hypervisor)
-            )
+            observation = await with_opened(driver, observation, targets, **ours)
             observation = self._believed(observation, wants)
             found = self._planned(observation, wants)
         if targets := found.plan.wants_written:

@@ -308,6 +308,7 @@ class Engine:
             return
         try:
             if isinstance(error, DomainGone):
+                self._context.belief.forget(key.uuid)
                 await self._look_elsewhere(key)
             else:
                 await self._unreadable(key, await self._cause(key, error))

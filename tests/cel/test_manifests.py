@@ -1,6 +1,7 @@
 """The manifests as shipped, applied to a real API server in one command."""
 
 import json
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ ALLOWED = [
     ("events.events.k8s.io", "create", "shop"),
     ("namespaces/kube-system", "get", ""),
     *(("leases.coordination.k8s.io", verb, "varve-system") for verb in ("get", "create", "update")),
+    *(("secrets/varve-journal-key", verb, "varve-system") for verb in ("get", "update")),
 ]
 REFUSED = [
     *(("volumesnapshots.varve.dev", verb, "shop") for verb in ("create", "update", "delete")),
@@ -31,6 +33,8 @@ REFUSED = [
     *(("volumesnapshotclasses.varve.dev", verb, "") for verb in ("create", "update", "delete")),
     ("secrets", "get", "varve-system"),
     ("secrets", "list", "shop"),
+    *(("secrets/varve-journal-key", verb, "varve-system") for verb in ("patch", "delete")),
+    ("secrets", "create", "varve-system"),
     ("namespaces/shop", "get", ""),
     ("namespaces", "list", ""),
     ("leases.coordination.k8s.io", "get", "kube-system"),
@@ -58,6 +62,20 @@ def test_everything_is_there_and_applying_again_changes_nothing(installed: Contr
     )
     assert volume["secret"]["defaultMode"] == 0o440
     assert installed.kubectl("diff", "--server-side", "-k", str(CENTRAL), check=False).returncode == 0
+
+
+def test_the_key_of_the_records_outlives_the_next_apply(installed: ControlPlane) -> None:
+    """The controller has put it in; the manifests have the Secret without it, and own nothing of its data."""
+    where, apply = ("-n", "varve-system"), ("apply", "--server-side", "--force-conflicts", "-k", str(CENTRAL))
+    secret = json.loads(installed.kubectl("get", "secret", "varve-journal-key", *where, "-o", "json").stdout)
+    key = {"key": b64encode(b"k" * 32).decode()}
+    installed.kubectl(
+        "replace", f"--as={CONTROLLER}", "-f", "-", *where, stdin=json.dumps({**secret, "data": key})
+    )
+    for again in (apply, ("apply", "-k", str(CENTRAL)), apply):
+        installed.kubectl(*again)
+        found = installed.kubectl("get", "secret", "varve-journal-key", *where, "-o", "json").stdout
+        assert json.loads(found)["data"] == key, again
 
 
 def _can(cluster: ControlPlane, resource: str, verb: str, namespace: str) -> bool:

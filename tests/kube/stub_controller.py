@@ -10,7 +10,7 @@ from controller.flags import Options, parse
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import Kind, Raw
 from controller.kube.port import KubeClient
-from controller.operator import serve
+from controller.operator import Cluster, serve
 from controller.telemetry.metrics import Metrics
 
 
@@ -18,9 +18,9 @@ class StubEngine:
     """Prints each call as a line of JSON. ``STUB_HANG`` lets a thread, and the draining, hang for ever."""
 
     def __init__(
-        self, client: KubeClient, events: EventRecorder, metrics: Metrics, options: Options, cluster_id: str
+        self, client: KubeClient, events: EventRecorder, metrics: Metrics, options: Options, cluster: Cluster
     ) -> None:
-        self._say("made", cluster_id=cluster_id)
+        self._say("made", cluster_id=cluster.id, keys=list(cluster.seals.ids))
 
     async def start(self) -> None:
         """Begin."""

@@ -203,6 +203,38 @@ async def test_a_missing_namespace_for_the_lease_is_said_so(start: Start) -> Non
     await controller.logs("there-is-none.*not found")
 
 
+async def test_all_controllers_of_a_cluster_seal_with_one_key(start: Start, cluster_with_crds: Any) -> None:
+    kubectl, where = cluster_with_crds.kubectl, ("-n", "varve-system")
+    kubectl("delete", "secret", "varve-journal-key", *where, "--ignore-not-found")
+    both = await asyncio.gather(start(), start())
+    made = [await one.hears(what="made") for one in both]
+    assert made[0]["keys"] == made[1]["keys"]
+
+
+async def test_only_the_crds_are_there_and_no_namespace(start: Start, cluster_with_crds: Any) -> None:
+    namespace = f"fresh-{os.getpid()}"
+    controller = await start("--leader-elect=false", f"--lease-namespace={namespace}")
+    await controller.hears(what="started")
+    found = cluster_with_crds.kubectl("get", "secret", "varve-journal-key", "-n", namespace, "-o", "json")
+    assert set(json.loads(found.stdout)["data"]) == {"key"}
+    cluster_with_crds.kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+async def test_a_key_that_is_none_is_said_so_and_nothing_begins(start: Start, cluster_with_crds: Any) -> None:
+    kubectl, where = cluster_with_crds.kubectl, ("-n", f"keys-{os.getpid()}")
+    kubectl("create", "namespace", where[1])
+    kubectl("create", "secret", "generic", "varve-journal-key", "--from-literal=key=short", *where)
+    controller = await start("--leader-elect=false", f"--lease-namespace={where[1]}")
+    await controller.logs("holds no key that can be used")
+    status, text = await controller.probe("/readyz")
+    assert (status, "32 random bytes" in text) == (503, True)
+    assert controller.heard == []
+    key = f'{{"stringData":{{"key":"{"k" * 32}"}}}}'
+    kubectl("patch", "secret", "varve-journal-key", "--type=merge", f"-p={key}", *where)
+    await controller.hears(what="started")
+    kubectl("delete", "namespace", where[1], "--wait=false")
+
+
 async def test_it_watches_on_after_the_api_server_was_killed(
     start: Start, apply: Callable[[str], Awaitable[str]], cluster_with_crds: Any
 ) -> None:

@@ -69,6 +69,7 @@ TABLE = {
     Ends.PERSON: [
         Reason.ACCESS_DENIED,
         Reason.JOURNAL_UNREADABLE,
+        Reason.JOURNAL_UNTRUSTED,
         Reason.INVALID_SPEC,
         Reason.NOT_UNDERSTOOD,
         Reason.INVALID_URI,
