@@ -4,10 +4,11 @@ import os
 import sys
 from typing import NoReturn
 
+from controller.engine_port import Cluster
 from controller.flags import Options, parse
 from controller.kube.events import EventRecorder
 from controller.kube.port import KubeClient
-from controller.operator import Cluster, serve
+from controller.operator import serve
 from controller.reconcile.engine import Engine, EngineOptions
 from controller.telemetry.metrics import Metrics
 

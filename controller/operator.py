@@ -13,15 +13,14 @@ import os
 import signal
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
 from itertools import chain, repeat
-from typing import Any, NoReturn, Protocol, TypeVar, cast
+from typing import Any, NoReturn, TypeVar, cast
 
 import aiohttp
 import kopf
 
 from controller.api import GROUP
-from controller.chain.seal import Seals
+from controller.engine_port import Cluster, MakeEngine
 from controller.flags import Options
 from controller.kube.client import PAGE, ApiClient
 from controller.kube.credentials import BadCredentials, Connection
@@ -34,7 +33,6 @@ from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw
 from controller.kube.lease import Lease
 from controller.kube.lease_thread import LeaseThread
 from controller.kube.narrow import narrow_session
-from controller.kube.port import KubeClient
 from controller.telemetry.health import CannotListen, Checks, HealthServers
 from controller.telemetry.lag import watch_lag
 from controller.telemetry.logs import setup_logging
@@ -55,42 +53,6 @@ CALM = 60.0
 
 GRACE_FOR_GOODBYE = 3.0
 """Seconds of the grace period that are kept for events, the Lease and the end itself."""
-
-
-class Engine(Protocol):
-    """The reconciler, as the process sees it."""
-
-    async def start(self) -> None:
-        """Begin to work. Called once, while the Lease is held."""
-        ...
-
-    def on_object(self, kind: Kind, event_type: str | None, raw: Raw) -> None:
-        """Take note of a watch event, at once; a listing has the type None. Does not change ``raw``."""
-        ...
-
-    async def stop(self, grace_seconds: float) -> None:
-        """Begin no more steps and return when those begun are done, at the latest after ``grace_seconds``."""
-        ...
-
-    def problems(self) -> list[str]:
-        """What only a restart can mend, such as a dead worker or a pass without progress."""
-        ...
-
-    def ready(self) -> str | None:
-        """What is missing until objects are acted on, or None."""
-        ...
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """By what journals are known as ours."""
-
-    id: str
-    seals: Seals
-
-
-MakeEngine = Callable[[KubeClient, EventRecorder, Metrics, Options, Cluster], Engine]
-"""Makes the engine."""
 
 
 def serve(options: Options, make_engine: MakeEngine) -> NoReturn:

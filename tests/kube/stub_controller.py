@@ -6,11 +6,12 @@ import os
 import sys
 import threading
 
+from controller.engine_port import Cluster
 from controller.flags import Options, parse
 from controller.kube.events import EventRecorder
 from controller.kube.kinds import Kind, Raw
 from controller.kube.port import KubeClient
-from controller.operator import Cluster, serve
+from controller.operator import serve
 from controller.telemetry.metrics import Metrics
 
 
