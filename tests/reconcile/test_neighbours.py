@@ -49,7 +49,7 @@ async def scene(world: World) -> tuple[SimulatedHost, str]:
 async def failing(world: World, *names: str) -> None:
     """The attacker's objects: nothing can be made where they say."""
     for name in names:
-        by(world, THEIRS, name, overlay=there(f"{PLACE}-{name}"))
+        by(world, THEIRS, name, overlay={"directory": f"{PLACE}-{name}"})
     await world.until(lambda: all(ready(world, THEIRS, name)[1] == "Failed" for name in names))
 
 
@@ -108,7 +108,7 @@ async def test_many_that_fail_before_the_call_are_no_failure_of_the_next(world: 
     for name in names:
         by(world, THEIRS, name, overlay=there(f"{PLACE}-{name}", content="Prepared"))
     world.snapshot("good")
-    world.snapshot("own-place", overlay=there("/fast/mine"))
+    world.snapshot("own-place", overlay={"directory": "/fast/mine"})
     before = world.now()
     await world.ready("good", "own-place")
     assert (world.now() - before).total_seconds() < 0.9, "neither is put off"
@@ -143,7 +143,7 @@ async def test_another_disk_is_held_up_by_no_shared_transaction(world: World) ->
 async def test_the_same_place_named_by_two_concerns_both_and_nobody_else(world: World) -> None:
     host, uuid = await scene(world)
     for namespace in (THEIRS, "shop"):
-        by(world, namespace, "same", overlay=there(PLACE))
+        by(world, namespace, "same", overlay={"directory": PLACE})
     await world.until(lambda: ready(world, "shop", "same")[1] == "Failed")
     await world.until(lambda: ready(world, THEIRS, "same")[1] == "Failed")
     world.snapshot("good")

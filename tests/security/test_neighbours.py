@@ -32,7 +32,7 @@ def test_places_that_cannot_be_used_hold_up_nobody_else(stage: Stage, tenant: Te
         "bad-2", machine.name, overlay={"source": {"path": str(in_the_way), "content": "Prepared"}}
     )
     tenant.snapshot("bad-3", machine.name, overlay={"directory": str(stage.scratch / "mallorys-nowhere")})
-    for name, reason in (("bad-1", "Failed"), ("bad-2", "OverlayUnusable"), ("bad-3", "Failed")):
+    for name, reason in (("bad-1", "OverlayUnusable"), ("bad-2", "OverlayUnusable"), ("bad-3", "Failed")):
         assert "mallorys-" in tenant.waits_for(name, reason), "his own failures are told to him"
     stage.shop.snapshot("after", machine.name)
     stage.shop.ready("after", timeout=10)
