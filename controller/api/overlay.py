@@ -136,8 +136,8 @@ class OverlaySource(SpecModel):
     )
     content: Content = Field(
         default=Content.FORMAT,
-        description="Format: libvirt writes a new qcow2 into it, and what is there is lost. "
-        "Prepared: it holds an empty overlay made beforehand, which is verified before use.",
+        description="Format: libvirt writes a new qcow2 into it, and what is there is lost (an export, a LUN "
+        "or a block device). Prepared: it holds an empty overlay made beforehand, which is verified.",
     )
 
     @model_validator(mode="after")

@@ -150,6 +150,11 @@ class Reason(StrEnum):
         "OverlayUnusable",
         "What spec.overlay.source names is used by somebody, or does not hold what content: Prepared says.",
     )
+    OVERLAY_NOT_AS_VERIFIED = (
+        "OverlayNotAsVerified",
+        "QEMU opened something else at spec.overlay.source than was verified there; it is undone and not "
+        "used again.",
+    )
     IMAGE_PROTECTED = (
         "ImageProtected",
         "The merge would write to an image that is shared, protected or read-only.",

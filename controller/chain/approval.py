@@ -15,6 +15,7 @@ from controller.chain.merging import Merging
 from controller.chain.plan import DiskPlan
 from controller.chain.ranges import ranges
 from controller.chain.steps import StartMerge
+from controller.chain.strangers import takes_strangers
 
 _LENGTH = 16
 """Hexadecimal digits of a hash: enough that no two plans of a disk share one by chance, and short to read."""
@@ -67,7 +68,7 @@ def merge_plan(merging: Merging) -> MergePlan:
 def approved(found: DiskPlan, merging: Merging) -> DiskPlan:
     """The plan of the disk, in which a merge waits when somebody has to agree to it and has not."""
     step = found.step
-    if not isinstance(step, StartMerge):
+    if not isinstance(step, StartMerge) or takes_strangers(step, merging.record):
         return found
     everybody = asked(merging.circumstances.approvals, found.target, merging.wants)
     if not everybody:

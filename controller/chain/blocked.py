@@ -17,6 +17,7 @@ class Why(StrEnum):
     DISK_UNSUPPORTED = "DiskUnsupported"
     OVERLAY_REQUIRED = "OverlayRequired"
     OVERLAY_UNUSABLE = "OverlayUnusable"
+    OVERLAY_NOT_AS_VERIFIED = "OverlayNotAsVerified"
     HYPERVISOR_UNREACHABLE = "HypervisorUnreachable"
     CHAIN_TOO_LONG = "ChainTooLong"
     CHAIN_UNKNOWN = "ChainUnknown"
@@ -68,6 +69,7 @@ ENDS: Mapping[Why, Ends] = {
     Why.DISK_UNSUPPORTED: Ends.PERSON,
     Why.OVERLAY_REQUIRED: Ends.PERSON,
     Why.OVERLAY_UNUSABLE: Ends.PERSON,
+    Why.OVERLAY_NOT_AS_VERIFIED: Ends.PERSON,
     Why.HYPERVISOR_UNREACHABLE: Ends.ITSELF,
     Why.USERS_UNKNOWN: Ends.ITSELF,
     Why.CHAIN_TOO_LONG: Ends.PERSON,

@@ -48,6 +48,9 @@ class Circumstances:
     """By image identity: how often removing it has failed."""
     discard_holds: Mapping[str, datetime] = field(default_factory=dict)
     """By image identity: not before when to try again to remove it."""
+    distrusted: frozenset[tuple[str, str]] = frozenset()
+    """UIDs of objects, each with the footprint of a place where QEMU has opened something else for it than
+    was verified there."""
     approvals: Mapping[str, tuple[Approval, ...]] = field(default_factory=dict)
     """By target: what the VolumeChains of each namespace say about its merges."""
     adopts_drift: frozenset[str] = frozenset()

@@ -135,6 +135,8 @@ class Want:
     memory: Memory | None = None
     """What its status remembers of the point. With a memory it is never taken again: that would be another
     moment."""
+    distrusted: bool = False
+    """Its status says that QEMU has opened something else at its place than was verified there."""
     adopt: str = ""
     """The layer that holds the point already, as :attr:`Source.uri` has it: nothing is taken for it."""
     policy: Policy = field(default_factory=Policy)

@@ -19,6 +19,7 @@ from controller.chain.plan import DiskPlan
 from controller.chain.ranges import owners_in, ranges
 from controller.chain.remembered import forgotten
 from controller.chain.steps import StartMerge
+from controller.chain.strangers import at_once, has_strangers, is_strange
 
 
 @dataclass(frozen=True)
@@ -63,11 +64,21 @@ class Merging:
         # nobody owns.
         protected = Policy.strictest(want.policy for want in self.wants).protected
         policy = Policy.strictest(want.policy for want in wants)
+        if has_strangers(span, self.chain, self.record):
+            policy = at_once(policy)
         return wants, policy if policy.protected == protected else replace(policy, protected=protected)
 
     def _apart(self, spans: tuple[Range, ...]) -> tuple[Range, ...]:
         """The ranges to merge, those last that failed before, each apart from its neighbours that did not:
-        what is the matter may be an image of somebody else. What was agreed to goes as it was agreed to."""
+        what is the matter may be an image of somebody else. What was agreed to goes as it was agreed to. A
+        stranger goes first, and alone."""
+
+        def strange(point: Point) -> bool:
+            return is_strange(point, self.record)
+
+        if urgent := ranges(self.chain, self.record, self.wants, only=strange):
+            others = ranges(self.chain, self.record, self.wants, only=lambda point: not strange(point))
+            return (*urgent, *others)
         holds = self.circumstances.holds
         if self._is_asked_for:
             return spans

@@ -25,6 +25,12 @@ class OpenedImage:
     name: str
     """A path, a URI or ``json:{…}``: QEMU's words, as headers have them too."""
     format: str = ""
+    capacity: int = 0
+    """Virtual size, bytes; 0 when QEMU does not tell."""
+    data_file: str = ""
+    """The file that its header names for its data, which QEMU has opened as well."""
+    flaws: tuple[str, ...] = ()
+    """What is in it that no overlay of a machine holds when it is new, as phrases."""
 
 
 @dataclass(frozen=True)

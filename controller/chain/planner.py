@@ -55,6 +55,7 @@ from controller.chain.steps import (
     StartMerge,
     Step,
 )
+from controller.chain.strangers import given_up, is_strange, refusals, stranger
 from controller.chain.taking import Taking, is_pending
 from controller.chain.together import apart, joined
 from controller.chain.upkeep import upkeep
@@ -78,7 +79,10 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
             replace(circumstances, merge_slots=slots),
         )
         found = refusing(planner.plan(), planner.record, planner.wants, planner.facts)
-        found = replace(apart(found, disks), too_long=planner.too_long())
+        refused = refusals(planner.record, planner.wants, circumstances.distrusted)
+        found = replace(
+            apart(found, disks), too_long=planner.too_long(), refused={**found.refused, **refused}
+        )
         slots -= isinstance(found.step, StartMerge)
         disks.append(found)
     return Plan(
@@ -156,6 +160,10 @@ class _DiskPlanner:
         return None if self._domain_obstacle(facts) is not None else self._do(step)
 
     def _begin(self, facts: DiskFacts, chain: Disk) -> DiskPlan:
+        if any(is_strange(point, self.record) for point in self.record.points):
+            undoing = self._merge(facts, chain)  # QEMU has something open that it should not have
+            if undoing.step is not None or undoing.wants_usage:
+                return undoing
         take = self._take(facts, chain)
         if take is not None and (take.step is not None or take.wants_usage or take.wants_opened):
             return take
@@ -170,7 +178,7 @@ class _DiskPlanner:
             return DiskPlan(facts.target, wants_opened=True)
         match found:
             case Outcome.DONE:
-                return self._finish(facts, operation)
+                return self._verify(facts, operation) or self._finish(facts, operation)
             case Outcome.UNDONE:
                 left = abandoned(self.record, operation, facts)
                 return self._do(Record(facts.target, left, RecordWhy.UNDONE, finished=operation))
@@ -223,6 +231,19 @@ class _DiskPlanner:
         if operation.kind is not OperationKind.PULL:
             why = why or dwindling_guard(self.observation, operation.kept.source, policy)
         return None if why is None else Abort(facts.target, operation, why, policy.no_progress)
+
+    def _verify(self, facts: DiskFacts, operation: Operation) -> DiskPlan | None:
+        """What QEMU opened at a place that was lent counts, not what was seen there before."""
+        if not operation.lent:
+            return None
+        if facts.opened is None:
+            obstacle = self._domain_obstacle(facts)
+            return self._waiting(obstacle) if obstacle else DiskPlan(facts.target, wants_opened=True)
+        found = stranger(operation, facts)
+        if found is None:
+            return None
+        record = given_up(self.record, operation, facts)
+        return self._do(Record(facts.target, record, RecordWhy.STRANGE, finished=operation, note=found))
 
     def _finish(self, facts: DiskFacts, operation: Operation) -> DiskPlan:
         """Record a finished operation; a pull is flushed first, and only then believed."""

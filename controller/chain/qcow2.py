@@ -15,7 +15,8 @@ HEAD_BYTES = 65536
 _MAGIC = b"QFI\xfb"
 _FIXED = struct.Struct(">4sIQIIQIIQQIIQ")
 _FEATURES = struct.Struct(">QQQII")
-_BACKING_FORMAT = 0xE2792ACA
+_BACKING_FORMAT, _BITMAPS = 0xE2792ACA, 0x23852875
+"""Of the header's extensions."""
 _DIRTY, _CORRUPT, _DATA_FILE = 1, 2, 4
 _KNOWN = 0b11111
 """Incompatible features of QEMU 7.2: dirty, corrupt, external data file, compression type, extended L2."""
@@ -113,6 +114,7 @@ def _parse(head: bytes) -> _Header:
         if len(head) < _FIXED.size + _FEATURES.size:
             raise NotQcow2("its header ends too early")
         incompatible, _, _, _, end = _FEATURES.unpack_from(head, _FIXED.size)
+    extensions = _extensions(head, end)
     faults = [
         (crypt != 0, "it is encrypted"),
         (incompatible & _DATA_FILE, "its data is in another file"),
@@ -122,26 +124,27 @@ def _parse(head: bytes) -> _Header:
         ),
         (incompatible & ~_KNOWN, "it uses features of qcow2 that are not known here"),
         (snapshots, "it holds internal snapshots"),
+        (_BITMAPS in extensions, "it holds bitmaps"),
         (at + length > len(head), "the name of the image below it is not where it should be"),
         (l1_size * 8 > _MOST_L1, "its table of clusters is too big"),
     ]
     return _Header(
         capacity=capacity,
         backing=head[at : at + length].decode("utf-8", "replace") if at else "",
-        backing_format=_backing_format(head, end),
+        backing_format=extensions.get(_BACKING_FORMAT, b"").decode("utf-8", "replace"),
         flaws=tuple(text for fault, text in faults if fault),
         l1_offset=l1_offset,
         l1_bytes=l1_size * 8,
     )
 
 
-def _backing_format(head: bytes, at: int) -> str:
-    """Walk the header's extensions."""
+def _extensions(head: bytes, at: int) -> dict[int, bytes]:
+    """Walk the header's extensions; of those of one kind the first."""
+    found: dict[int, bytes] = {}
     while at + 8 <= len(head):
         kind, length = struct.unpack_from(">II", head, at)
         if kind == 0:
             break
-        if kind == _BACKING_FORMAT:
-            return head[at + 8 : at + 8 + length].decode("utf-8", "replace")
+        found.setdefault(kind, head[at + 8 : at + 8 + length])
         at += 8 + (length + 7) // 8 * 8
-    return ""
+    return found

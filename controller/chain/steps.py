@@ -72,6 +72,8 @@ class RecordWhy(StrEnum):
     """An operation was seen done."""
     UNDONE = "undone"
     """An operation was seen not to have happened; it may be tried again."""
+    STRANGE = "strange"
+    """A take was seen done, and QEMU has opened something else than was verified: nobody gets the point."""
     UPKEEP = "upkeep"
     """Owners came back, gave up their share, or layers were taken away by somebody else."""
     DRIFT = "drift"
@@ -140,3 +142,10 @@ Step = Take | StartMerge | Pivot | Abort | Record | Discard | SpellOut
 def targets_of(step: Step) -> tuple[str, ...]:
     """The disks that a step concerns."""
     return step.targets if isinstance(step, Take) else (step.target,)
+
+
+def only_records(step: Step) -> bool:
+    """True when the step leaves the domain as it was observed, but for the journal that it writes."""
+    if isinstance(step, Record):
+        return step.why is not RecordWhy.UNDONE and step.flush is None
+    return isinstance(step, Discard)

@@ -20,6 +20,7 @@ from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.plan import DiskPlan
 from controller.chain.ranges import ranges
 from controller.chain.steps import DiskOperation, Take
+from controller.chain.strangers import is_distrusted
 
 NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
 
@@ -54,7 +55,12 @@ class Taking:
     @property
     def pending(self) -> list[Want]:
         """The points to take."""
-        return [want for want in self.wants if is_pending(want, self.record)]
+        distrusted = self.circumstances.distrusted
+        return [
+            want
+            for want in self.wants
+            if is_pending(want, self.record) and not is_distrusted(want, distrusted)
+        ]
 
     def plan(self, waiting: Callable[[Blocked | None], DiskPlan]) -> DiskPlan:
         """The take of all that can share one layer; ``waiting`` makes the answer when none may begin now."""

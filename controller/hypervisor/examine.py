@@ -164,6 +164,8 @@ def _flaws(image: dict[str, Any]) -> Iterator[str]:
         yield qcow2.DAMAGED
     if image.get("snapshots"):
         yield "it holds internal snapshots"
+    if details.get("bitmaps"):
+        yield "it holds bitmaps"
 
 
 def _is_empty(domain: libvirt.virDomain, name: str, capacity: int) -> bool:

@@ -58,8 +58,22 @@ def _targets(xml: str) -> dict[str, str]:
 
 def _chain(image: Mapping[str, Any] | None) -> Iterator[OpenedImage]:
     while image:
-        yield OpenedImage(str(image["filename"]), str(image.get("format", "")))
+        details = image.get("format-specific", {}).get("data", {})
+        yield OpenedImage(
+            str(image["filename"]),
+            str(image.get("format", "")),
+            capacity=int(image.get("virtual-size", 0)),
+            data_file=str(details.get("data-file", "")),
+            flaws=tuple(_flaws(image, details)),
+        )
         image = image.get("backing-image")
+
+
+def _flaws(image: Mapping[str, Any], details: Mapping[str, Any]) -> Iterator[str]:
+    if image.get("encrypted") or details.get("encrypt"):
+        yield "it is encrypted"
+    if image.get("snapshots"):
+        yield "it holds internal snapshots"
 
 
 def _ask(domain: libvirt.virDomain, execute: str, **arguments: object) -> Any:

@@ -210,8 +210,10 @@ async def with_opened(
 
 
 async def _never_made(driver: Driver, observation: Observation, target: str) -> bool:
-    operation = observation.journal.disk(target).operation
+    operation, chain = observation.journal.disk(target).operation, observation.disks[target].chain
     if operation is None or operation.kind is not OperationKind.TAKE:
+        return False
+    if chain is not None and chain.position(operation.kept.key) is not None:
         return False
     return await driver.present(operation.kept.source) is False
 

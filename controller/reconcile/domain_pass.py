@@ -28,6 +28,7 @@ from controller.chain.steps import (
     StartMerge,
     Step,
     Take,
+    only_records,
     targets_of,
 )
 from controller.hypervisor.driver import Driver
@@ -45,6 +46,7 @@ from controller.kube.kinds import VOLUME_SNAPSHOT, is_deleting, uid_of
 from controller.reconcile.chain_policies import adopts_drift, not_in_use
 from controller.reconcile.chains import Chains
 from controller.reconcile.context import Context
+from controller.reconcile.distrust import note_stranger
 from controller.reconcile.failures import note_failure
 from controller.reconcile.orphans import orphans_in
 from controller.reconcile.patience import patient
@@ -182,6 +184,7 @@ class DomainPass:
             approvals=self._chains.approvals(self._key, observation.name, policies),
             adopts_drift=adopts_drift(policies, observation.journal),
             discard_tries=ledger.discard_tries(self._key),
+            distrusted=ledger.distrusted(self._key),
         )
         planned = plan(observation, wants, circumstances)
         found = patient(planned, observation.journal, ledger, self._key)
@@ -275,7 +278,7 @@ class DomainPass:
                 note_failure(self._context.ledger, self._key, step, error)
                 return True  # the executor's journal may be ahead of the domain's: look again
             self._done(step, result, found.observation)
-        if all(_only_records(step) for step in found.plan.steps):
+        if all(only_records(step) for step in found.plan.steps):
             self._known = executor.known
         return True
 
@@ -341,19 +344,26 @@ class DomainPass:
             ledger.gave_up(self._key, step)
             self._reporter.gave_up(step)
         elif isinstance(step, Record):
-            ledger.succeeded(self._key, step.target, step.finished.owners if step.finished else ())
-            if step.note:
-                self._reporter.noted(step)
-            if step.why is RecordWhy.DRIFT:
-                self._chains.drifted(self._key, step.target)
-            if step.finished is not None and step.why is RecordWhy.DONE:
-                self._account(step.target, step.finished, before)
-            owners = step.finished.owners if step.finished else ()
-            for removal in step.record.removals:
-                if removal.left and removal not in before.journal.disk(step.target).removals:
-                    self._reporter.left(replace(removal, owners=owners), removal.left)
+            self._recorded(step, before)
         elif isinstance(step, Discard) and result.left:
             self._reporter.left(step.removal, result.left)
+
+    def _recorded(self, step: Record, before: Observation) -> None:
+        """Note what an operation came to, or what others did."""
+        ledger = self._context.ledger
+        ledger.succeeded(self._key, step.target, step.finished.owners if step.finished else ())
+        if step.why is RecordWhy.STRANGE:
+            note_stranger(ledger, self._key, step)
+        elif step.note:
+            self._reporter.noted(step)
+        if step.why is RecordWhy.DRIFT:
+            self._chains.drifted(self._key, step.target)
+        if step.finished is not None and step.why is RecordWhy.DONE:
+            self._account(step.target, step.finished, before)
+        owners = step.finished.owners if step.finished else ()
+        for removal in step.record.removals:
+            if removal.left and removal not in before.journal.disk(step.target).removals:
+                self._reporter.left(replace(removal, owners=owners), removal.left)
 
     def _undone(self, target: str, operation: Operation, before: Observation) -> None:
         """A failed commit into a device that does not grow is not tried for ever as it is."""
@@ -389,10 +399,3 @@ class DomainPass:
         holds = self._context.ledger.discard_holds(self._key)
         times += [until for until in holds.values() if until > now]
         return max(0.0, (min(times) - now).total_seconds()) if times else None
-
-
-def _only_records(step: Step) -> bool:
-    """True when the step leaves the domain as it was observed, but for the journal that it writes."""
-    if isinstance(step, Record):
-        return step.why is not RecordWhy.UNDONE and step.flush is None
-    return isinstance(step, Discard)

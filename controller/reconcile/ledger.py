@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from controller.chain.blocked import Blocked, Why
 from controller.chain.circumstances import Hold
 from controller.chain.convergence import Progress
-from controller.chain.journal import Owner
+from controller.chain.journal import Operation, Owner
 from controller.chain.observation import JobKind, Observation
 from controller.chain.source import Source
 from controller.chain.steps import Abort
@@ -65,6 +65,8 @@ class Ledger:
     _failures: dict[tuple[DomainKey, Owner | str], int] = field(default_factory=dict)
     _told: set[tuple[DomainKey, str]] = field(default_factory=set)
     _records: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
+    _distrusted: dict[DomainKey, set[tuple[str, str]]] = field(default_factory=dict)
+    """What the status of the objects says as well, from the next report on."""
     _discards: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _split: set[DomainKey] = field(default_factory=set)
     _merges: dict[DomainKey, dict[str, datetime]] = field(default_factory=dict)
@@ -164,6 +166,15 @@ class Ledger:
             self._failures.update(((key, one), 1) for one in subjects)
         return error == JOB_ENDED[JobStatus.FAILED]
 
+    def distrust(self, key: DomainKey, operation: Operation) -> None:
+        """QEMU has opened something else at the place of this take than was verified there."""
+        place = operation.kept.source.footprint
+        self._distrusted.setdefault(key, set()).update((owner.uid, place) for owner in operation.owners)
+
+    def distrusted(self, key: DomainKey) -> frozenset[tuple[str, str]]:
+        """UIDs of objects, each with the footprint of such a place."""
+        return frozenset(self._distrusted.get(key, ()))
+
     def job_failed(self, key: DomainKey, target: str, message: str) -> None:
         """An event said that a block job failed; whether it was ours the chain tells."""
         self._job_errors[key, target] = message
@@ -198,6 +209,7 @@ class Ledger:
         """The domain is of no interest any more."""
         for table in (self._holds, self._records, self._discards, self._merges, self._remote):
             table.pop(key, None)
+        self._distrusted.pop(key, None)
         self.attempts.forget(key)
         self.accounts.forget(key)
         self._queued.get(key.hypervisor, {}).pop(key, None)

@@ -26,6 +26,7 @@ from controller.chain.system_places import DEVICES, plain, system_directory
 from controller.hypervisor.driver import Driver, Pool
 from controller.hypervisor.errors import NotFound, Unsupported
 from controller.reconcile.class_store import ClassFault, InForce
+from controller.reconcile.distrust import is_known
 from controller.reconcile.overlay_access import is_given, named_place, reserved
 from controller.reconcile.store import Snapshot, Store
 
@@ -110,6 +111,7 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) 
         freeze=(parsed.spec.quiesce or spec.quiesce) is not Quiesce.NEVER,
         armed=True,
         memory=memory,
+        distrusted=is_known(parsed),
         adopt=adopt,
         policy=policy,
         placement=placement,
@@ -220,10 +222,10 @@ async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> 
     try:
         pool = await driver.pool(overlay.pool)
     except (NotFound, Unsupported) as error:
-        text = f"overlay.pool {overlay.pool} cannot be used: {error.message}"
+        text = f"overlay.pool {overlay.pool} cannot be used: {error.message}; name another place"
         return Unusable(Reason.OVERLAY_REQUIRED, text)
     template = _template(pool)
-    text = f"pool {pool.name} of type {pool.type} cannot hold overlays"
+    text = f"pool {pool.name} of type {pool.type} cannot hold overlays: name another one"
     return Placement(template) if template else Unusable(Reason.OVERLAY_REQUIRED, text)
 
 

@@ -125,11 +125,17 @@ def test_a_good_one() -> None:
 
 
 def header(
-    *, version: int = 3, incompatible: int = 0, crypt: int = 0, snapshots: int = 0, l1: bytes = bytes(16)
+    *,
+    version: int = 3,
+    incompatible: int = 0,
+    crypt: int = 0,
+    snapshots: int = 0,
+    l1: bytes = bytes(16),
+    first: bytes = b"",
 ) -> bytes:
     """A small image: header, the extension with the format below, the name below, and the first table."""
     name = b"/images/base.qcow2"
-    extension = struct.pack(">II", 0xE2792ACA, 5) + b"qcow2\0\0\0" + bytes(8)
+    extension = first + struct.pack(">II", 0xE2792ACA, 5) + b"qcow2\0\0\0" + bytes(8)
     end = 104 if version == 3 else 72
     at = end + len(extension)
     fixed = struct.pack(
@@ -170,6 +176,7 @@ def test_a_header_is_read(version: int) -> None:
         (header(incompatible=32), "not known here"),
         (header(crypt=2), "encrypted"),
         (header(snapshots=1), "internal snapshots"),
+        (header(first=struct.pack(">II", 0x23852875, 24) + bytes(24)), "bitmaps"),
     ],
 )
 def test_flaws_are_found(data: bytes, words: str) -> None:

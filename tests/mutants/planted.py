@@ -8,6 +8,7 @@ CHAIN = "controller/chain"
 RULE = "tests/chain/test_removal_rule.py"
 EVIDENCE = "tests/hypervisor/test_removal_evidence.py"
 OUTCOMES = "tests/chain/test_outcome.py"
+STRANGERS = "tests/chain/test_strangers.py"
 GATE = "tests/chain/test_gate.py"
 
 
@@ -136,6 +137,42 @@ MUTANTS = (
         "    return replace(point, overlay=lost(point.overlay))\n\n\ndef _below",
         "    return point\n\n\ndef _below",
         RULE,
+    ),
+    # Places that were lent.
+    Mutant(
+        "what QEMU opened is believed unseen",
+        f"{CHAIN}/planner.py",
+        "        if not operation.lent:\n            return None\n        if facts.opened is None:",
+        "        if operation.lent:\n            return None\n        if facts.opened is None:",
+        STRANGERS,
+    ),
+    Mutant(
+        "a data file is nothing strange",
+        f"{CHAIN}/strangers.py",
+        "(bool(top.data_file), f",
+        "(False, f",
+        STRANGERS,
+    ),
+    Mutant(
+        "a stranger may be kept by a pull",
+        f"{CHAIN}/strangers.py",
+        "replace(policy, direction=Direction.COMMIT, settle",
+        "replace(policy, settle",
+        STRANGERS,
+    ),
+    Mutant(
+        "everything is a device too",
+        f"{CHAIN}/system_places.py",
+        "return pattern.startswith(DEVICES)",
+        'return pattern.startswith(("/", "*"))',
+        "tests/reconcile/test_given_places.py",
+    ),
+    Mutant(
+        "who stands on an image beside devices is nobody",
+        "controller/hypervisor/places.py",
+        'if source.type == "file" and holds_devices(source.path):\n        raise NotListable(',
+        'if source.type == "dir" and holds_devices(source.path):\n        raise NotListable(',
+        "tests/hypervisor/test_device_directories.py",
     ),
     # The gate.
     Mutant(

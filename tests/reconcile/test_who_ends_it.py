@@ -80,6 +80,7 @@ TABLE = {
         Reason.CAPABILITY_MISSING,
         Reason.OVERLAY_REQUIRED,
         Reason.OVERLAY_UNUSABLE,
+        Reason.OVERLAY_NOT_AS_VERIFIED,
         Reason.IMAGE_PROTECTED,
         Reason.IMAGE_NOT_REMOVABLE,
         Reason.FOREIGN_OWNER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from datetime import datetime
 
 from controller.chain.gate import Gate
@@ -155,7 +156,14 @@ class SimulatedDriver(Connection):
             process = self._apart_from_pulls(uuid).process
             if process is None:
                 raise NotRunning("Requested operation is not valid: domain is not running", code=55)
-            disks = {disk.target: _opened(disk.images) for disk in process.disks.values()}
+            faces = self._host.faces
+            disks = {
+                disk.target: tuple(
+                    replace(found, **faces.get(image.key, {}))
+                    for found, image in zip(_opened(disk.images), disk.images, strict=True)
+                )
+                for disk in process.disks.values()
+            }
             loose = (node.image for disk in process.disks.values() for node in disk.loose)
             every = (*(one for chain in disks.values() for one in chain), *_opened(loose))
             return Opened(disks, frozenset(one.name for one in every))
@@ -304,7 +312,9 @@ class SimulatedDriver(Connection):
 
 def _opened(images: Iterable[Image]) -> tuple[OpenedImage, ...]:
     """Images as QEMU calls them."""
-    return tuple(OpenedImage(absolute_name(image.source), image.format) for image in images)
+    return tuple(
+        OpenedImage(absolute_name(image.source), image.format, capacity=image.capacity) for image in images
+    )
 
 
 def _physical(node: Node) -> int:

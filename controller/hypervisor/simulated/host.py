@@ -11,6 +11,7 @@ does what it would do on NBD, gluster or iSCSI, and spoils it.
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from controller.chain.gate import Gate, gate
 from controller.chain.source import Source
@@ -59,6 +60,9 @@ class SimulatedHost(Domains):
         """By domain: XML of snapshots and checkpoints that libvirt keeps."""
         self.free: dict[str, int] = {}
         """Free bytes by :attr:`Source.home`; what is missing cannot be told."""
+        self.faces: dict[str, dict[str, Any]] = {}
+        """By image: how what QEMU has opened there differs from what a look into it shows, as fields of
+        OpenedImage: whoever serves it shows another image to those who come later."""
         self._unrecorded: list[_Finished] = []
         self._ends_until_death = 0
         self._death_at_end = Moment.AFTER
