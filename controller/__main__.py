@@ -27,6 +27,7 @@ def make_engine(
     """The reconciler as the process was told to run it."""
     chosen = EngineOptions(
         cluster_id=cluster.id,
+        cluster_named=options.cluster_id is not None,
         hypervisor_selector=options.hypervisor_selector,
         resync_seconds=options.resync_seconds,
         workers=options.workers,

@@ -53,6 +53,8 @@ class Context:
     seals: Seals | None = None
     """By which keys the records of this cluster are sealed. Without, as in tests, they are written and
     believed as they stand."""
+    named: bool = False
+    """The identity of this cluster was given, as for one built anew: its key may be another by now."""
     belief: Belief = field(default_factory=Belief)
     whole_fleet: bool = True
     """False when other processes handle other hypervisors: what is not here may be there."""
@@ -87,7 +89,7 @@ class Context:
 
     def ours(self, hypervisor: str) -> Ours:
         """Which journals on this hypervisor are ours, and how that is known."""
-        over = self._taken_over(hypervisor)
+        over = (*self._taken_over(hypervisor), *((self.cluster,) if self.named else ()))
         sealing = None if self.seals is None else Sealing(self.seals, over)
         return {"identities": self.identities(hypervisor), "sealing": sealing}
 

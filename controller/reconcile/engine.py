@@ -64,6 +64,8 @@ class EngineOptions:
     """How the engine runs. Times in seconds."""
 
     cluster_id: str
+    cluster_named: bool = False
+    """See :attr:`Context.named`."""
     hypervisor_selector: str = ""
     """Label selector of the Hypervisors that this process handles; empty for all."""
     resync_seconds: float = 300.0
@@ -106,6 +108,7 @@ class Engine:
             now=now,
             pulls_last=options.pulls_last,
             seals=options.seals,
+            named=options.cluster_named,
             wake=self._queue.add,
             later=self._queue.add_after,
             covered=self._queue.covered,

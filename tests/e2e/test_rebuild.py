@@ -20,7 +20,6 @@ from tests.e2e.stage import AT_ONCE, SMALL, Stage
 
 pytestmark = [pytest.mark.real, pytest.mark.cluster]
 
-KEY = ("secret", "varve-journal-key", "-n", "varve-system")
 SHARED = ("shared-1", "shared-2", "shared-3")
 REMEMBERED = ("creationTime", "consistency", "consistencyMessage", "restoreSize", "layer")
 """What an object says of its point, and must say again."""
@@ -36,8 +35,6 @@ class Lost:
     points: Points
     cluster: str
     """Its identity in the journals."""
-    key: str
-    """The Secret with which it sealed them, from its backup."""
     manifests: dict[str, str]
     """Its VolumeSnapshots, by name, as they are in Git."""
     told: dict[str, dict[str, Any]]
@@ -137,11 +134,8 @@ def lost(stage: Stage) -> Lost:
     assert all("creationTime" in told[name] for name in told if name != "adopted")
     assert stage.controller.stop() == 0
     uid = ("get", "namespace", "kube-system", "-o", "jsonpath={.metadata.uid}")
-    secret = json.loads(stage.shop.plane.kubectl("get", *KEY, "-o", "json").stdout)
-    kept = {part: secret[part] for part in ("apiVersion", "kind", "type", "data")}
-    key = json.dumps(kept | {"metadata": {"name": KEY[1], "namespace": KEY[3]}})
     chain = [shown(layer.source) for layer in machine.chain()]
-    return Lost(stage, machine, points, shop.kubectl(*uid), key, manifests, told, chain)
+    return Lost(stage, machine, points, shop.kubectl(*uid), manifests, told, chain)
 
 
 @pytest.fixture
@@ -155,10 +149,9 @@ def rebuilt(lost: Lost, tmp_path: Path) -> Iterator[Rebuilt]:
                 assert controller.stop() == 0
 
 
-def test_with_the_old_identity_whatever_comes_first(lost: Lost, rebuilt: Rebuilt) -> None:
+def test_with_the_old_identity_and_another_key_whatever_comes_first(lost: Lost, rebuilt: Rebuilt) -> None:
     rebuilt.arguments = (f"--cluster-id={lost.cluster}", "--resync-seconds=1")
     controller, shop = rebuilt.install(), rebuilt.shop
-    shop.plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=lost.key)
     controller.start()
     shop.apply(hypervisor("host-a", lost.stage.host.uri))
     shop.kubectl("wait", "--for=condition=Ready", "hypervisor/host-a", "--timeout=30s")
