@@ -75,13 +75,15 @@ def at_once(policy: Policy) -> Policy:
     return replace(policy, direction=Direction.COMMIT, settle_seconds=0, bandwidth=0)
 
 
-def is_distrusted(want: Want, distrusted: Distrusted) -> bool:
-    """Whether the place that it names was found to hold something else when QEMU opened it for this
-    object."""
+def is_distrusted(want: Want, record: DiskJournal, distrusted: Distrusted) -> bool:
+    """Whether the place that it names was found to hold something else when QEMU opened it for this object;
+    or is just being merged away for that, whoever named it: a controller that was killed meanwhile knows no
+    more."""
     place = want.placement.target
     if place is None:
         return False
-    return want.distrusted or (want.owner.uid, place.footprint) in distrusted
+    leaving = (point.overlay for point in record.points if is_strange(point, record))
+    return want.distrusted or (want.owner.uid, place.footprint) in distrusted or place.key in leaving
 
 
 def refusals(record: DiskJournal, wants: Iterable[Want], distrusted: Distrusted) -> dict[Owner, Blocked]:
@@ -97,7 +99,7 @@ def refusals(record: DiskJournal, wants: Iterable[Want], distrusted: Distrusted)
         )
         for want in wants
         if want.placement.target is not None
-        and is_distrusted(want, distrusted)
+        and is_distrusted(want, record, distrusted)
         and record.point_of(want.owner) is None
         and not (want.deleting or want.memory)
     }

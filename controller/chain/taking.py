@@ -59,7 +59,7 @@ class Taking:
         return [
             want
             for want in self.wants
-            if is_pending(want, self.record) and not is_distrusted(want, distrusted)
+            if is_pending(want, self.record) and not is_distrusted(want, self.record, distrusted)
         ]
 
     def plan(self, waiting: Callable[[Blocked | None], DiskPlan]) -> DiskPlan:

@@ -49,7 +49,15 @@ def examine(connection: libvirt.virConnect, uuid: str, source: Source, way_in: i
         return _judged(connection, volume, qcow2.examine)
     domain = connection.lookupByUUIDString(uuid)
     reading.refuse_beside_a_pull(domain)
-    return through_qemu(domain, source, way_in)
+    try:
+        return through_qemu(domain, source, way_in)
+    except NotExaminable as error:
+        if source.type != "block":
+            raise
+        raise NotExaminable(
+            f"{error.message} (QEMU may not see devices that its machine does not have; libvirt reads one in "
+            f"an active storage pool, such as one of its volume group: virsh pool-define-as)"
+        ) from error
 
 
 def directory_of(source: Source) -> Directory | None:

@@ -127,6 +127,13 @@ def test_a_class_that_pulls_does_not_keep_it() -> None:
     assert (found.step.operation.kept.key, found.step.bandwidth) == (b.key("base"), 0)
 
 
+def test_a_controller_that_was_killed_learns_it_from_the_journal() -> None:
+    facts, record = strange()
+    found, standing = planned(facts, record, Circumstances(now=b.NOW), in_use_elsewhere={})
+    assert isinstance(found.step, StartMerge)
+    assert standing.blocked.why is Why.OVERLAY_NOT_AS_VERIFIED
+
+
 def test_the_place_is_not_used_again_and_others_are() -> None:
     gone = b.facts(b.disk("base"))
     record = DiskJournal(b.TARGET)

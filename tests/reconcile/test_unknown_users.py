@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from controller.chain.source import Source
 from controller.hypervisor.errors import NotListable
-from controller.hypervisor.simulated import SimulatedHost
+from controller.hypervisor.simulated import DiskDefinition, SimulatedHost
 from tests.reconcile.scenes import web, with_points
 from tests.reconcile.world import World
 
@@ -100,3 +101,18 @@ async def test_b9_a_machine_of_which_nothing_is_known_is_named_by_those_who_wait
     assert not merges(host)
     host.unhang(hung)
     await world.until(lambda: world.object("a") is None, 10)
+
+
+async def test_who_uses_an_image_beside_device_nodes_is_unknown(world: World) -> None:
+    """Its directory is never listed: points are taken, and their merge waits."""
+    host = world.host()
+    world.policy()
+    base = Source.file("/run/images/web-1.qcow2")
+    uuid = host.add_domain("web-1", [DiskDefinition.of("vda", base)])
+    await world.start()
+    for name in ("a", "b"):
+        world.snapshot(name)
+        await world.ready(name)
+    world.delete("a")
+    await world.says("a", "UsersUnknown", "/run may hold device nodes", "move")
+    assert len(world.chain(host, uuid)) == 3
