@@ -56,11 +56,10 @@ class _Vetting:
     @cached_property
     def record_vetted(self) -> DiskJournal:
         """What may be believed, but for the operation, which is judged as a whole."""
-        points = (self._point(point) for point in self.record.points)
         operation = self.record.operation
         return replace(
             self.record,
-            points=tuple(point for point in points if point is not None),
+            points=self._points,
             images=frozenset(key for key in self.record.images if self._is_for_disk(key)),
             # Whether QEMU has to be asked is not for such a record to say; nor what somebody has agreed to.
             operation=operation and self._operation(operation),
@@ -81,6 +80,16 @@ class _Vetting:
         return layer if found is None else replace(layer, source=found)
 
     # Points --------------------------------------------------------------------------------------------
+
+    @property
+    def _points(self) -> tuple[Point, ...]:
+        """One for each boundary, whatever is written twice: who has a claim in one of them has it."""
+        found: dict[str, Point] = {}
+        for point in filter(None, map(self._point, self.record.points)):
+            before = found.setdefault(point.overlay, point)
+            owners = dict.fromkeys((*before.owners, *point.owners))
+            found[point.overlay] = replace(before, owners=tuple(owners))
+        return tuple(found.values())
 
     def _point(self, point: Point) -> Point | None:
         """The point with the owners that have a claim to it; None when nobody has: the layer stays, and
