@@ -29,6 +29,7 @@ demo: setup ## Watch it work, on real libvirt, QEMU and a real kube-apiserver (K
 	@$(BIN)/python -m lab.demo
 
 test: export VARVE_COST_CASES ?= 200000
+test: export VARVE_FORGERIES ?= 10000
 test: lint ## Everything: checks, unit tests, and tests on real parts
 	$(AS_ROOT) $(BIN)/python -m lab prepare
 	$(AS_ROOT) $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile
