@@ -61,6 +61,7 @@ class _Vetting:
             self.record,
             points=self._points,
             images=frozenset(key for key in self.record.images if self._is_for_disk(key)),
+            lent=frozenset(key for key in self.record.lent if key in self._shown),
             # Whether QEMU has to be asked is not for such a record to say; nor what somebody has agreed to.
             operation=operation and self._operation(operation),
             removals=tuple(self._removal(removal) for removal in self.record.removals),

@@ -19,8 +19,9 @@ from controller.chain.disk import Disk, Layer
 from controller.chain.explicit import NotThePrefix, made_true, spelled_out
 from controller.chain.journal import DiskJournal, Journal, Operation, OperationKind
 from controller.chain.journal_codec import encode
+from controller.chain.naming import is_ours
 from controller.chain.observation import Observation, RunState
-from controller.chain.outcome import Outcome, asks_qemu, fits, outcome, uncertain
+from controller.chain.outcome import NOT_OURS, Outcome, asks_qemu, fits, outcome, uncertain
 from controller.chain.seal import Sealing
 from controller.chain.source import Source
 from controller.chain.steps import (
@@ -290,6 +291,8 @@ class Executor:
             return str(error)
         except NotRemovable as error:  # NotListable among them
             return error.message
+        if not is_ours(source.leaf):
+            return NOT_OURS  # whatever the record says
         empty = not step.removal.attempted or await self._last.is_empty(step.target, source)
         return "" if empty else uncertain(step.removal.since)
 

@@ -40,6 +40,7 @@ def text_of(element: etree._Element) -> str:
     return etree.tostring(element.getroottree().getroot(), encoding="unicode")
 
 
+@settings(max_examples=40)
 @given(SOME)
 def test_what_varve_wrote_is_sealed_also_as_libvirt_gives_it_back(journal: Journal) -> None:
     xml = sealed(journal)
@@ -49,13 +50,13 @@ def test_what_varve_wrote_is_sealed_also_as_libvirt_gives_it_back(journal: Journ
     assert again == xml, "written again it is the same"
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(SOME)
 def test_the_copy_that_stays_without_a_process_is_sealed_by_itself(journal: Journal) -> None:
     assert trust(sealed(journal.lasting)) == {Trust.SEALED}
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(SOME, st.data())
 def test_no_part_can_be_changed_added_cut_or_moved(journal: Journal, data: st.DataObject) -> None:
     """Every element and attribute of what is sealed, those inside a source as well."""
@@ -104,7 +105,7 @@ def test_no_part_can_be_changed_added_cut_or_moved(journal: Journal, data: st.Da
     assert distrust("web-1", "c", found.trust)
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(SOME)
 def test_a_record_is_of_one_machine_and_one_cluster(journal: Journal) -> None:
     xml = sealed(journal)
@@ -114,7 +115,7 @@ def test_a_record_is_of_one_machine_and_one_cluster(journal: Journal) -> None:
     assert trust(text_of(root)) == {Trust.BROKEN}
 
 
-@settings(max_examples=40)
+@settings(max_examples=30)
 @given(SOME.filter(lambda journal: len(journal.disks) > 1))
 def test_records_cannot_change_places(journal: Journal) -> None:
     root = etree.fromstring(sealed(journal))

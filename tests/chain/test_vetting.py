@@ -95,6 +95,11 @@ def test_a_layer_of_somebody_else_is_no_point(owners: tuple[Owner, ...]) -> None
     assert found.images == frozenset()
 
 
+def test_a_place_that_is_not_in_the_chain_is_not_lent() -> None:
+    record = b.record(images=[], lent=frozenset({b.key("base"), b.key("elsewhere")}))
+    assert believed(record).lent == {b.key("base")}
+
+
 def test_an_object_gets_no_point_of_another_one() -> None:
     """B is deleted, and the record says that A's point is B's."""
     record = b.record(b.point(OA, B))

@@ -10,7 +10,7 @@ import pytest
 from controller.chain.journal import DiskJournal, OperationKind, Removal
 from controller.chain.journal_codec import decode
 from controller.chain.observation import Observation
-from controller.chain.outcome import Outcome, abandoned, outcome
+from controller.chain.outcome import NOT_OURS, Outcome, abandoned, outcome
 from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.chain.steps import Discard, Record, RecordWhy
@@ -22,7 +22,8 @@ from controller.hypervisor.last_look import Refused
 from controller.hypervisor.observe import with_opened
 from tests.chain import builders as b
 
-LEFTOVER = Removal(b.layer("x"), since=b.TAKEN, attempted=True)
+OVERLAY = "web-1.vda.varve-uid-x.qcow2"
+LEFTOVER = Removal(b.layer(OVERLAY), since=b.TAKEN, attempted=True)
 EMPTY = Examined(b.CAPACITY, "/images/base", "qcow2", empty=True)
 
 
@@ -84,7 +85,7 @@ async def discarded(driver: Says, removal: Removal, observation: Observation | N
 async def test_an_attempted_overlay_that_is_empty_goes(present: bool | None) -> None:
     driver = Says(present=present)
     assert await discarded(driver, LEFTOVER) is None
-    assert driver.removed == [b.key("x")]
+    assert driver.removed == [b.key(OVERLAY)]
 
 
 async def test_one_that_was_never_made_is_forgotten() -> None:
@@ -113,7 +114,7 @@ async def test_a2_one_that_may_hold_what_the_guest_wrote_stays(
 async def test_what_was_merged_needs_no_look_inside() -> None:
     driver = Says(examined=NotExaminable("nobody asks"))
     assert await discarded(driver, replace(LEFTOVER, attempted=False)) is None
-    assert driver.removed == [b.key("x")]
+    assert driver.removed == [b.key(OVERLAY)]
 
 
 @pytest.mark.parametrize("attempted", [True, False])
@@ -121,7 +122,7 @@ async def test_a1_what_the_next_start_uses_stays(attempted: bool) -> None:
     driver = Says()
     removal = replace(LEFTOVER, attempted=attempted)
     with pytest.raises(Refused, match="still in the chain of disk vda"):
-        await discarded(driver, removal, observed(removal, inactive=("x", "base")))
+        await discarded(driver, removal, observed(removal, inactive=(OVERLAY, "base")))
     assert driver.removed == []
 
 
@@ -179,3 +180,12 @@ async def test_a2_an_undone_take_is_looked_at_once_more_before_it_is_recorded() 
     with pytest.raises(OutcomeUnknown):
         await executor.run(record)
     assert [decode(xml).disk(b.TARGET).operation for xml in driver.written] == [TAKE]
+
+
+async def test_an_image_that_varve_does_not_name_so_is_never_removed() -> None:
+    """Whatever led to it: the last word before the call."""
+    driver, removal = Says(), Removal(b.layer("template.qcow2"), since=b.TAKEN)
+    left = await discarded(driver, removal)
+    assert driver.removed == []
+    assert left is not None
+    assert left.left == NOT_OURS

@@ -10,6 +10,7 @@ EVIDENCE = "tests/hypervisor/test_removal_evidence.py"
 OUTCOMES = "tests/chain/test_outcome.py"
 STRANGERS = "tests/chain/test_strangers.py"
 GATE = "tests/chain/test_gate.py"
+VETTED = ("tests/chain/test_seal_parts.py", "tests/chain/test_vetting.py")
 
 
 @dataclass(frozen=True)
@@ -202,5 +203,48 @@ MUTANTS = (
         "if policy.max_layers < gate.deepest:",
         "if policy.max_layers:",
         "tests/chain/test_depth.py",
+    ),
+    # Seals and vetting.
+    Mutant(
+        "any seal of a known key is right",
+        f"{CHAIN}/seal.py",
+        "return Trust.SEALED if right else Trust.BROKEN",
+        "return Trust.SEALED",
+        VETTED[0],
+    ),
+    Mutant(
+        "a record is good for any machine",
+        f"{CHAIN}/seal.py",
+        "head = [FORMAT, whose.cluster, whose.domain]",
+        "head = [FORMAT, whose.cluster]",
+        VETTED[0],
+    ),
+    Mutant(
+        "an unsealed record may name any image in the disk's places",
+        f"{CHAIN}/vetting.py",
+        "if not mine or not is_for_disk(leaf, target):",
+        "if False:",
+        VETTED[1],
+    ),
+    Mutant(
+        "an unsealed record says whether an image may hold what the guest wrote",
+        f"{CHAIN}/vetting.py",
+        "attempted = removal.attempted or not (removal.left or asked_for)",
+        "attempted = removal.attempted",
+        VETTED[1],
+    ),
+    Mutant(
+        "a merge that an unsealed record tells of is seen through",
+        f"{CHAIN}/vetting.py",
+        "return bool(operation.merged) and unwanted and ours",
+        "return bool(operation.merged) and ours",
+        VETTED[1],
+    ),
+    Mutant(
+        "what an object remembers does not count beside its record",
+        f"{CHAIN}/remembered.py",
+        "    if want.memory is None:\n        return False",
+        "    return False",
+        "tests/chain/test_remembered.py",
     ),
 )
