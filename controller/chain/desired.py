@@ -8,6 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from controller.chain.access import with_access
+from controller.chain.blocked import Blocked
 from controller.chain.disk import Disk
 from controller.chain.journal import Owner
 from controller.chain.source import Source
@@ -29,6 +30,8 @@ class Placement:
     """Any image in the wanted directory, pool or volume; the overlay goes beside it."""
     target: Source | None = None
     """The very place that the overlay goes to, made beforehand: lent, so it is given back, never removed."""
+    refused: Blocked | None = None
+    """Why nothing is taken there: it is not given, or cannot hold a layer. A point that was taken stays."""
     prepared: bool = False
     """``target`` holds an empty overlay already; otherwise libvirt formats it and what is there is lost."""
 

@@ -55,8 +55,8 @@ from controller.chain.steps import (
     StartMerge,
     Step,
 )
-from controller.chain.strangers import given_up, is_strange, refusals, stranger
-from controller.chain.taking import Taking, is_pending
+from controller.chain.strangers import given_up, is_strange, stranger
+from controller.chain.taking import Taking, is_pending, unplaced
 from controller.chain.together import apart, joined
 from controller.chain.upkeep import upkeep
 
@@ -79,10 +79,8 @@ def plan(observation: Observation, wants: Iterable[Want], circumstances: Circums
             replace(circumstances, merge_slots=slots),
         )
         found = refusing(planner.plan(), planner.record, planner.wants, planner.facts)
-        refused = refusals(planner.record, planner.wants, circumstances.distrusted)
-        found = replace(
-            apart(found, disks), too_long=planner.too_long(), refused={**found.refused, **refused}
-        )
+        found = unplaced(apart(found, disks), planner.record, planner.wants, circumstances)
+        found = replace(found, too_long=planner.too_long())
         slots -= isinstance(found.step, StartMerge)
         disks.append(found)
     return Plan(

@@ -3,8 +3,9 @@ it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import NamedTuple
 
 from controller.chain.blocked import Blocked
@@ -20,9 +21,13 @@ from controller.chain.observation import DiskFacts, Observation, RunState
 from controller.chain.plan import DiskPlan
 from controller.chain.ranges import ranges
 from controller.chain.steps import DiskOperation, Take
-from controller.chain.strangers import is_distrusted
+from controller.chain.strangers import is_distrusted, refusals
 
 NOT_FROZEN = "the guest's file systems were not frozen: freezing through the agent comes with a later version"
+
+
+_ASKED_AGAIN = timedelta(seconds=30)
+"""A pool that comes, or is started, has no event here."""
 
 
 class Named(NamedTuple):
@@ -39,6 +44,23 @@ def is_pending(want: Want, record: DiskJournal) -> bool:
         and not (want.deleting or want.suspended or want.memory or want.adopt)
         and record.point_of(want.owner) is None
     )
+
+
+def unplaced(
+    found: DiskPlan, record: DiskJournal, wants: Iterable[Want], circumstances: Circumstances
+) -> DiskPlan:
+    """The plan of the disk with what is against the places that single wishes name, whatever else goes on."""
+    listed = list(wants)
+    refused = {
+        want.owner: want.placement.refused
+        for want in listed
+        if want.placement.refused is not None and is_pending(want, record)
+    }
+    wake = [found.wake_at] if found.wake_at else []
+    if refused:
+        wake.append(circumstances.now + _ASKED_AGAIN)
+    distrusted = refusals(record, listed, circumstances.distrusted)
+    return replace(found, refused={**found.refused, **distrusted, **refused}, wake_at=min(wake, default=None))
 
 
 @dataclass(frozen=True)
@@ -59,7 +81,9 @@ class Taking:
         return [
             want
             for want in self.wants
-            if is_pending(want, self.record) and not is_distrusted(want, self.record, distrusted)
+            if is_pending(want, self.record)
+            and want.placement.refused is None
+            and not is_distrusted(want, self.record, distrusted)
         ]
 
     def plan(self, waiting: Callable[[Blocked | None], DiskPlan]) -> DiskPlan:

@@ -19,6 +19,7 @@ from controller.api.quantity import parse_quantity
 from controller.api.reasons import Reason
 from controller.api.volumesnapshot import DeletionPolicy, Quiesce, VolumeSnapshot
 from controller.api.volumesnapshotclass import VolumeSnapshotClassSpec
+from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Direction, Memory, Placement, Policy, Want
 from controller.chain.journal import Owner
 from controller.chain.source import Host, Source
@@ -53,6 +54,11 @@ class Unusable:
 
     reason: Reason
     message: str
+
+    @property
+    def placement(self) -> Placement:
+        """As a wish, of which the journal tells whether its point was taken already."""
+        return Placement(refused=Blocked(Why(self.reason.value), self.message))
 
 
 def owner_of(snapshot: VolumeSnapshot) -> Owner:
@@ -98,9 +104,7 @@ async def _want(snapshot: Snapshot, store: Store, driver: Driver, given: Given) 
     adopt = parsed.spec.adopt.layer if parsed.spec.adopt is not None else ""
     if memory is None and not (parsed.deleting or adopt):
         place = await _place(parsed, spec.overlay, driver, given)
-        if isinstance(place, Unusable):
-            return Misfit(snapshot, place.reason, place.message, stalled=True)
-        placement = place
+        placement = place if isinstance(place, Placement) else place.placement
     policy = policy_of(spec)
     return Want(
         owner=owner_of(parsed),

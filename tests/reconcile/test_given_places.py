@@ -245,6 +245,26 @@ async def test_a_place_that_is_given_later(world: World) -> None:
     assert layer_directory(host, uuid) == "/fast"
 
 
+async def test_a_rebuilt_cluster_finds_a_point_whose_place_is_not_given_any_more(world: World) -> None:
+    """The object has lost its status, and the journal has the point."""
+    host = world.host(access=[rule("/fast/*")])
+    world.policy()
+    uuid = web(host)
+    await world.start()
+    world.snapshot("a", overlay={"directory": "/fast"})
+    await world.ready("a")
+    await world.stop()
+    world.edit_hypervisor("host-a", access=[rule()])
+    world.delete("a", force=True)
+    world.snapshot("a", overlay={"directory": "/fast"})
+    await world.start()
+    await world.ready("a")
+    assert len(world.chain(host, uuid)) == 2
+    world.snapshot("b", overlay={"directory": "/fast"})
+    await world.says("b", "AccessDenied", "/fast", stalled=True)
+    assert len(world.chain(host, uuid)) == 2
+
+
 async def test_a_point_that_was_taken_is_merged_whatever_is_given_now(world: World) -> None:
     host = world.host(access=[rule("/fast/*")])
     world.policy()
