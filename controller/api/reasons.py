@@ -110,6 +110,11 @@ class Reason(StrEnum):
         "The chain has as many layers as maxLayers or this libvirt allows, or too many for its machine to "
         "start again.",
     )
+    QUOTA_EXCEEDED = (
+        "QuotaExceeded",
+        "The namespace has as many objects of this disk or machine as are acted on at a time; this one waits "
+        "for its turn.",
+    )
     FAILED = "Failed", "A call to the hypervisor failed; the message quotes it, and it is tried again."
 
     # A person is needed.

@@ -93,6 +93,9 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "Where the message names libvirt, maxLayers does not help: docs/operations.md, A chain that does not "
         "start again.",
     ),
+    Reason.QUOTA_EXCEEDED: (
+        "Delete objects of the disk that nobody needs (varve tree); this one goes on by itself then.",
+    ),
     Reason.FAILED: (_TELL,),
     Reason.INVALID_SPEC: ("Write what the message says, in a new object where the field is immutable.",),
     Reason.NOT_UNDERSTOOD: (

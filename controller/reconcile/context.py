@@ -17,6 +17,7 @@ from controller.reconcile.belief import Belief
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.overdue import Overdue
+from controller.reconcile.pace import Pace
 from controller.reconcile.store import Key, Snapshot, Store
 from controller.telemetry.metrics import Metrics
 
@@ -39,6 +40,7 @@ class Context:
     ledger: Ledger
     orphans: Orphans
     overdue: Overdue
+    pace: Pace
     hosts: Mapping[str, Host]
     cluster: str
     now: Callable[[], datetime]

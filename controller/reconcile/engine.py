@@ -40,11 +40,13 @@ from controller.reconcile.misread import report_misread
 from controller.reconcile.object_pass import ObjectPasses
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.overdue import Overdue
+from controller.reconcile.pace import Pace
 from controller.reconcile.pieces import in_pieces
 from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.reporter import report_unreadable
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resync import Resync
+from controller.reconcile.shares import SNAPSHOTS, Shares
 from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.reconcile.wakeups import Wakeups
@@ -99,10 +101,15 @@ class Engine:
             client=client,
             recorder=recorder,
             metrics=metrics,
-            store=Store(now=now, classes=ClassStore(lambda name: self._queue.add(ClassKey(name)))),
+            store=Store(
+                now=now,
+                classes=ClassStore(lambda name: self._queue.add(ClassKey(name))),
+                shares=Shares(SNAPSHOTS, self._queue.add),
+            ),
             ledger=Ledger(now),
             orphans=Orphans(metrics),
             overdue=Overdue(now),
+            pace=Pace(),
             hosts=self._fleet.hosts,
             cluster=options.cluster_id,
             now=now,
@@ -339,6 +346,9 @@ class Engine:
         await self._chains.unreadable(key, error)
 
 
-def _lane(key: Key) -> str:
-    """Passes over the domains of one hypervisor share its threads; those over objects call no hypervisor."""
-    return key.hypervisor if isinstance(key, DomainKey | InventoryKey) else ""
+def _lane(key: Key) -> tuple[str, str]:
+    """Passes over the domains of one hypervisor share its threads; those over objects call no hypervisor, and
+    each namespace waits for its own alone."""
+    if isinstance(key, DomainKey | InventoryKey):
+        return (key.hypervisor, "")
+    return ("", key.namespace if isinstance(key, ObjectKey | ChainKey) else "")

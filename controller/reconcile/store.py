@@ -29,6 +29,7 @@ from controller.kube.trim import bare
 from controller.reconcile.chain_store import ChainStore
 from controller.reconcile.class_store import ClassStore
 from controller.reconcile.keys import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, version_of
+from controller.reconcile.shares import SNAPSHOTS, Claim, Shares
 
 __all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Snapshot", "Store"]
 
@@ -64,9 +65,8 @@ class Store:
     hypervisors: dict[str, tuple[Raw, Hypervisor | str]] = field(default_factory=dict)
     chains: ChainStore = field(default_factory=ChainStore)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    shares: Shares[ObjectKey] = field(default_factory=lambda: Shares(SNAPSHOTS))
     _deletions: dict[str, datetime] = field(default_factory=dict)
-    _bound: dict[ObjectKey, DomainKey] = field(default_factory=dict)
-    _members: dict[DomainKey, set[ObjectKey]] = field(default_factory=dict)
 
     # Taking in -----------------------------------------------------------------------------------------
 
@@ -150,25 +150,29 @@ class Store:
 
     def bound(self, key: ObjectKey) -> DomainKey | None:
         """The domain that the object was last found to mean."""
-        return self._bound.get(key)
+        return self.shares.domain_of(key)
 
-    def bind(self, key: ObjectKey, domain: DomainKey | None) -> None:
-        """Remember which domain the object means; None for none."""
-        before = self._bound.pop(key, None)
-        if before is not None:
-            members = self._members[before]
-            members.discard(key)
-            if not members:
-                del self._members[before]
-        if domain is not None:
-            self._bound[key] = domain
-            self._members.setdefault(domain, set()).add(key)
+    def bind(self, key: ObjectKey, domain: DomainKey | None) -> bool:
+        """Remember which domain the object means; None for none. False when it must wait for its turn."""
+        snapshot = self.snapshots.get(key)
+        if domain is None or snapshot is None:
+            self.shares.drop(key)
+            return True
+        parsed = snapshot.parsed
+        holds = parsed.status.creation_time is not None or parsed.status.layer is not None
+        disk = parsed.spec.source.disk
+        claim = Claim(domain, key.namespace, disk, leaving=parsed.deleting, holds=holds)
+        return self.shares.put(key, claim)
 
     def members(self, domain: DomainKey) -> list[Snapshot]:
-        """The VolumeSnapshots that mean this domain."""
-        keys = sorted(self._members.get(domain, ()))
+        """The VolumeSnapshots that mean this domain and are acted on."""
+        keys = sorted(self.shares.admitted(domain))
         return [self.snapshots[key] for key in keys if key in self.snapshots]
+
+    def everyone(self, domain: DomainKey) -> list[Snapshot]:
+        """The VolumeSnapshots that mean this domain, those included that wait for their turn."""
+        return [self.snapshots[key] for key in self.shares.everyone(domain) if key in self.snapshots]
 
     def domains(self) -> list[DomainKey]:
         """All domains that some VolumeSnapshot means."""
-        return sorted(self._members)
+        return self.shares.domains()

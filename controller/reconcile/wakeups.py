@@ -47,6 +47,8 @@ class Wakeups:
         self._fleet = fleet
         self._objects = objects
         self._connected: dict[str, bool] = {}
+        self._told: dict[str, tuple[bool, bool]] = {}
+        """By hypervisor, whether it was tried and whether all its domains are known."""
         self.unresolved: set[ObjectKey | ChainKey] = set()
         """What has not found its domain: any domain that comes may be the one."""
 
@@ -114,8 +116,10 @@ class Wakeups:
         """The connection or the inventory of a hypervisor changed."""
         self._fleet.gauge(hypervisor)
         self._context.wake(HypervisorKey(hypervisor))
-        self._wake_unresolved()
         host = self._fleet.hosts.get(hypervisor)
+        told = (host is not None and host.status.tried, host is not None and host.status.synced)
+        self._wake_unresolved(all_=self._told.get(hypervisor) != told or not all(told))
+        self._told[hypervisor] = told
         connected = host is not None and host.status.connected
         changed = self._connected.get(hypervisor) != connected
         self._connected[hypervisor] = connected
@@ -141,15 +145,32 @@ class Wakeups:
 
     def resolve_anew(self, domain: DomainKey) -> None:
         """Let the objects of a domain find it again, here or elsewhere."""
-        for snapshot in self._context.store.members(domain):
+        for snapshot in self._context.store.everyone(domain):
             self._context.wake(snapshot.key)
         for chain in self._context.store.chains.of(domain):
             self._context.wake(chain.key)
 
-    def _wake_unresolved(self) -> None:
-        self._objects.bind(self.unresolved)
-        for key in self.unresolved:
+    def _wake_unresolved(self, *, all_: bool = False) -> None:
+        """Those that may mean a domain that is there now; with ``all_`` those too that only say something
+        else now, such as that a hypervisor is away."""
+        keys = [key for key in self.unresolved if all_ or self._may_be_there(key)]
+        self._objects.bind(keys)
+        for key in keys:
             self._context.wake(key)
+
+    def _may_be_there(self, key: ObjectKey | ChainKey) -> bool:
+        """Whether a hypervisor has a domain of the name or UUID that the object names, or was found to."""
+        store = self._context.store
+        known = store.snapshots.get(key) if isinstance(key, ObjectKey) else store.chains.chains.get(key)
+        if known is None:
+            return True
+        source, resolved = known.parsed.spec.source, known.parsed.status.resolved
+        uuids = [uuid for uuid in (source.domain_uuid, resolved and resolved.domain_uuid) if uuid]
+        return any(
+            (source.domain is not None and host.find_by_name(source.domain) is not None)
+            or any(host.find_by_uuid(uuid.lower()) is not None for uuid in uuids)
+            for host in self._fleet.hosts.values()
+        )
 
     def _wake_held(self) -> None:
         """Domains that wait because of what other machines use, or because a hypervisor could not say."""

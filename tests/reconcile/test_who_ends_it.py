@@ -52,6 +52,7 @@ TABLE = {
         Reason.HYPERVISOR_UNREACHABLE,  # restarts, reboots, networks
         Reason.STORAGE_UNREACHABLE,
         Reason.FOREIGN_BLOCK_JOB,
+        Reason.QUOTA_EXCEEDED,  # others of the namespace are deleted, as they are every day
         Reason.INSUFFICIENT_SPACE,  # other merges and other users of the storage give some back
         Reason.NOT_CONVERGING,  # guests get quieter
         Reason.FAILED,  # tried again, with growing pauses
