@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from functools import cached_property
 
 from controller.chain.disk import Layer
 
@@ -100,6 +101,14 @@ class Operation:
     """Of an active commit: QEMU was told, or was about to be told, to switch to the kept image."""
     approved: Approved | None = None
     """The plan that this merge is a part of, when somebody had to agree to it."""
+
+    def concerns(self, owner: Owner) -> bool:
+        """Whether it was begun for this object, among others."""
+        return owner in self._owners
+
+    @cached_property
+    def _owners(self) -> frozenset[Owner]:
+        return frozenset(self.owners)
 
 
 @dataclass(frozen=True)
@@ -197,11 +206,28 @@ class DiskJournal:
 
     def point_of(self, owner: Owner) -> Point | None:
         """The point that this object owns (a share of)."""
-        return next((point for point in self.points if owner in point.owners), None)
+        return self._by_owner.get(owner)
 
     def attempt_of(self, owner: Owner) -> int:
         """How many names were used for this object so far."""
-        return next((one.number for one in self.attempts if one.uid == owner.uid), 0)
+        return self._numbers.get(owner.uid, 0)
+
+    def delays(self, owner: Owner) -> bool:
+        """Whether this object's deletion waits for a removal."""
+        return owner in self._awaiting
+
+    @cached_property
+    def _by_owner(self) -> dict[Owner, Point]:
+        """A disk may have hundreds of owners, and each is asked after: the first of several points counts."""
+        return {owner: point for point in reversed(self.points) for owner in point.owners}
+
+    @cached_property
+    def _numbers(self) -> dict[str, int]:
+        return {one.uid: one.number for one in reversed(self.attempts)}
+
+    @cached_property
+    def _awaiting(self) -> frozenset[Owner]:
+        return frozenset(owner for removal in self.removals for owner in removal.owners)
 
     def with_points(self, points: Iterable[Point]) -> DiskJournal:
         """The same record with other points."""

@@ -245,6 +245,7 @@ def settled(record: DiskJournal, operation: Operation, facts: DiskFacts) -> Disk
             consistency_message=operation.consistency_message,
             capacity=operation.capacity,
         )
+        taken_for = {owner.uid for owner in operation.owners}
         return replace(
             record,
             points=(*record.points, point),
@@ -253,7 +254,7 @@ def settled(record: DiskJournal, operation: Operation, facts: DiskFacts) -> Disk
             operation=None,
             known=_known_after(record, operation, facts),
             approved=None,  # it was given for another chain
-            attempts=tuple(a for a in record.attempts if a.uid not in {o.uid for o in operation.owners}),
+            attempts=tuple(one for one in record.attempts if one.uid not in taken_for),
         )
     return replace(_merged(record, operation), known=_known_after(record, operation, facts))
 

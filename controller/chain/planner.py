@@ -223,7 +223,7 @@ class _DiskPlanner:
         return replace(self._do(step), blocked=blocked)
 
     def _endless(self, facts: DiskFacts, operation: Operation) -> Abort | None:
-        policy = Policy.strictest(want.policy for want in self.wants if want.owner in operation.owners)
+        policy = Policy.strictest(want.policy for want in self.wants if operation.concerns(want.owner))
         progress = self.circumstances.progress.get(facts.target)
         why = endless(operation, facts, policy, progress, self.circumstances.now)
         if operation.kind is not OperationKind.PULL:

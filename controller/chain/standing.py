@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 from controller.chain.blocked import Blocked, Why
 from controller.chain.desired import Want
@@ -21,26 +23,52 @@ _SPOILING = {OperationKind.COMMIT, OperationKind.ACTIVE_COMMIT}
 """What writes to the images of the points that it removes, from its first moment on."""
 
 
+@dataclass(frozen=True)
+class _Look:
+    """What is the same for all that is wanted of one disk."""
+
+    observation: Observation
+    disk: DiskPlan
+
+    @property
+    def facts(self) -> DiskFacts | None:
+        """What was seen of it."""
+        return self.observation.disks.get(self.disk.target)
+
+    @cached_property
+    def written(self) -> DiskJournal:
+        """Its record as it is written."""
+        return self.observation.journal.disk(self.disk.target)
+
+    @cached_property
+    def moved(self) -> tuple[DiskJournal, bool]:
+        """The record with the layers where they are now, and whether one may be another image."""
+        chain = self.facts.chain if self.facts else None
+        return (self.written, False) if chain is None else as_moved(self.written, chain)
+
+    @cached_property
+    def as_is(self) -> DiskJournal:
+        """The record as it will read when what was done is recorded."""
+        return self.moved[0] if self.facts is None else _as_is(self.moved[0], self.facts)
+
+
 def standings(
     observation: Observation, wants: Mapping[str, Sequence[Want]], disks: Iterable[DiskPlan]
 ) -> tuple[Standing, ...]:
     """One standing per want, in the order of the wants."""
-    plans = {disk.target: disk for disk in disks}
-    return tuple(
-        _standing(want, observation, plans[target]) for target, wanted in wants.items() for want in wanted
-    )
+    looks = {disk.target: _Look(observation, disk) for disk in disks}
+    return tuple(_standing(want, looks[target]) for target, wanted in wants.items() for want in wanted)
 
 
-def _standing(want: Want, observation: Observation, disk: DiskPlan) -> Standing:
-    facts = observation.disks.get(want.target)
+def _standing(want: Want, look: _Look) -> Standing:
+    observation, disk, facts = look.observation, look.disk, look.facts
     chain = facts.chain if facts else None
-    record = observation.journal.disk(want.target)
-    if observation.is_refused or facts is None or chain is None:
-        return _without_facts(want, record, disk, observation)
-    record, unsure = as_moved(record, chain)
+    if observation.journal_problem or observation.foreign_owner or facts is None or chain is None:
+        return _without_facts(want, look.written, disk, observation)
+    record, unsure = look.moved
     operation = record.operation
-    mine = operation if operation and want.owner in operation.owners else None
-    point = (record if want.deleting else _as_is(record, facts)).point_of(want.owner)
+    mine = operation if operation and operation.concerns(want.owner) else None
+    point = (record if want.deleting else look.as_is).point_of(want.owner)
     frozen = _frozen(point, chain)
     spoiled = point is not None and (point.spoiled or (mine is not None and mine.kind in _SPOILING))
     if want.deleting:
@@ -103,8 +131,7 @@ def _leaving(want: Want, record: DiskJournal, point: Point | None, begun: bool) 
         return State.MERGING
     if point is not None:
         return State.LEAVING
-    waits = any(want.owner in removal.owners for removal in record.removals)
-    return State.REMOVING if waits else State.GONE
+    return State.REMOVING if record.delays(want.owner) else State.GONE
 
 
 def _is_hidden(want: Want, facts: DiskFacts) -> bool:

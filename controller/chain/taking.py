@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from typing import NamedTuple
 
 from controller.chain.blocked import Blocked
@@ -138,8 +139,7 @@ class Taking:
         facts, chain, gate = self.facts, self.chain, self.circumstances.gate
         named = self._overlay(want)
         overlay = None if named is None else named.layer
-        going = sum(span.bottom - span.top for span in ranges(chain, self.record, self.wants))
-        obstacle = depth_guard(facts, chain, want.policy, gate, going=going)
+        obstacle = depth_guard(facts, chain, want.policy, gate, going=self._going)
         if overlay is not None and obstacle is None:
             obstacle = room_guard(self.observation, overlay.source, want.policy)
         if want.placement.prepared and not facts.capacity and obstacle is None:
@@ -149,15 +149,24 @@ class Taking:
             obstacle = lent_guard(self.observation, overlay.source) if known else None
         return obstacle or named or overlay_required(chain)
 
+    @cached_property
+    def _going(self) -> int:
+        """How many layers are about to go."""
+        return sum(span.bottom - span.top for span in ranges(self.chain, self.record, self.wants))
+
+    @cached_property
+    def _used(self) -> frozenset[str]:
+        """Identities of images that no new layer may have."""
+        removals = (removal.layer.key for removal in self.record.removals)
+        return frozenset((*self.chain.keys, *self.record.images, *removals))
+
     def _overlay(self, want: Want) -> Named | None:
         """A name that no earlier call has used and no image of this disk has; or the place that is lent."""
-        removals = (removal.layer.key for removal in self.record.removals)
-        used = {*self.chain.keys, *self.record.images, *removals}
         attempt = self.record.attempt_of(want.owner) + 1
         name, target = self.observation.name, self.facts.target
         while True:
             leaf = overlay_leaf(domain=name, target=target, owner=want.owner, attempt=attempt)
             source = want.placement.overlay(self.chain, leaf)
-            if source is None or source.key not in used or want.placement.target is not None:
+            if source is None or source.key not in self._used or want.placement.target is not None:
                 return None if source is None else Named(Layer(source, "qcow2"), attempt)
             attempt += 1

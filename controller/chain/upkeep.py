@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 
 from controller.chain.desired import Memory, Want
@@ -46,18 +46,14 @@ def upkeep(
     points = [_rebound(point, known) for point in record.points]
     points = [_released(point, known) for point in points]
     points = [point for point in points if _still_matters(point, known, chain)]
-    attempts = tuple(one for one in record.attempts if not _leaves(one.uid, known.values()))
+    leaving = {want.owner.uid for want in known.values() if want.deleting}  # they ask for no name again
+    attempts = tuple(one for one in record.attempts if one.uid not in leaving)
     edited = _recognised(replace(record, points=tuple(points), attempts=attempts), known.values(), chain)
     return _without_strangers(_with_strays(edited, chain), chain, now, merged=merged)
 
 
 def _want_of(owner: Owner, known: dict[tuple[str, str], Want]) -> Want | None:
     return known.get((owner.namespace, owner.name))
-
-
-def _leaves(uid: str, wants: Collection[Want]) -> bool:
-    """The object is being deleted, so no name will be asked for on its behalf again."""
-    return any(want.owner.uid == uid and want.deleting for want in wants)
 
 
 def _rebound(point: Point, known: dict[tuple[str, str], Want]) -> Point:
@@ -76,14 +72,14 @@ def _rebound(point: Point, known: dict[tuple[str, str], Want]) -> Point:
 
 def _released(point: Point, known: dict[tuple[str, str], Want]) -> Point:
     """Drop the shares of deleted objects that leave the layer (Retain), or that share it with others."""
-    leaving = [
+    leaving = dict.fromkeys(
         owner
         for owner in point.owners
         if (want := _want_of(owner, known)) is not None
         and want.owner.uid == owner.uid
         and want.deleting
         and not want.suspended
-    ]
+    )
     staying = [owner for owner in point.owners if owner not in leaving]
     retaining = [owner for owner in leaving if not known[owner.namespace, owner.name].merge]
     if staying:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -14,7 +15,9 @@ from controller.chain.consent import ANY_DISK
 from controller.kube.kinds import Raw, is_deleting, uid_of
 from controller.kube.port import FIELD_MANAGER
 from controller.kube.trim import bare
+from controller.reconcile.chain_parts import Parts, Ranked, spot_of
 from controller.reconcile.keys import ChainKey, DomainKey, version_of
+from controller.reconcile.shares import CHAINS, Claim, Shares
 
 
 @dataclass(frozen=True)
@@ -50,14 +53,6 @@ class Chain:
         made = self.parsed.metadata.creation_timestamp or datetime.max.replace(tzinfo=UTC)
         return (self.is_made_by_us, made, self.label)
 
-    def means(self, domain: DomainKey, name: str) -> bool:
-        """Whether its source may mean this domain."""
-        source = self.parsed.spec.source
-        named = (
-            source.domain_uuid.lower() == domain.uuid.lower() if source.domain_uuid else source.domain == name
-        )
-        return named and source.hypervisor in (None, domain.hypervisor)
-
 
 @dataclass
 class ChainStore:
@@ -66,9 +61,8 @@ class ChainStore:
     chains: dict[ChainKey, Chain] = field(default_factory=dict)
     faults: dict[ChainKey, tuple[Raw, str]] = field(default_factory=dict)
     """Those that this version cannot read, and why."""
-    _by_domain: dict[str, set[ChainKey]] = field(default_factory=dict)
-    """By the domain's name or UUID as the source has it."""
-    _bound: dict[ChainKey, DomainKey] = field(default_factory=dict)
+    _parts: Parts = field(default_factory=Parts)
+    shares: Shares[ChainKey] = field(default_factory=lambda: Shares(CHAINS))
 
     def put(self, raw: Raw) -> ChainKey | None:
         """Take in a VolumeChain that is there; None when this version, or a newer one, is known already."""
@@ -80,8 +74,8 @@ class ChainStore:
         if is_deleting(raw) and not raw["metadata"].get("finalizers"):
             return key
         try:
-            self.chains[key] = Chain(bare(raw), VolumeChain.model_validate(raw))
-            self._by_domain.setdefault(self._name(key), set()).add(key)
+            chain = self.chains[key] = Chain(bare(raw), VolumeChain.model_validate(raw))
+            self._parts.put(spot_of(chain.parsed), Ranked.of(key, chain.rank, chain.parsed))
         except ValidationError as error:
             self.faults[key] = (raw, explain(error))
         return key
@@ -99,38 +93,57 @@ class ChainStore:
         return [*(chain.raw for chain in self.chains.values()), *(raw for raw, _ in self.faults.values())]
 
     def bind(self, key: ChainKey, domain: DomainKey | None) -> DomainKey | None:
-        """Remember which domain it was found to mean; returns the one before."""
-        before = self._bound.pop(key, None)
-        if domain is not None:
-            self._bound[key] = domain
+        """Remember which domain it was found to mean; returns the one before. See :meth:`waits`."""
+        before, chain = self.shares.domain_of(key), self.chains.get(key)
+        if domain is None or chain is None:
+            self.shares.drop(key)
+        else:
+            disk = chain.parsed.spec.source.disk
+            self.shares.put(key, Claim(domain, key.namespace, disk, leaving=chain.parsed.deleting))
         return before
 
     def bound(self, key: ChainKey) -> DomainKey | None:
         """The domain that it was last found to mean."""
-        return self._bound.get(key)
+        return self.shares.domain_of(key)
+
+    def waits(self, key: ChainKey) -> bool:
+        """Whether there are as many of its namespace already as are acted on."""
+        return self.shares.waits(key)
 
     def of(self, domain: DomainKey) -> list[Chain]:
-        """Those that were found to mean this domain, the one that counts first."""
-        found = (self.chains[key] for key, one in self._bound.items() if one == domain and key in self.chains)
+        """Those that mean this domain and are acted on, the one that counts first."""
+        found = (self.chains[key] for key in self.shares.admitted(domain) if key in self.chains)
         return sorted(found, key=lambda chain: chain.rank)
 
-    def domains(self) -> set[DomainKey]:
+    def everyone(self, domain: DomainKey) -> list[ChainKey]:
+        """All that mean this domain, those included that wait for their turn."""
+        return self.shares.everyone(domain)
+
+    def domains(self) -> list[DomainKey]:
         """All domains that some VolumeChain means."""
-        return set(self._bound.values())
+        return self.shares.domains()
 
     def policies(
-        self, domain: DomainKey, name: str, hypervisor: Hypervisor | None
+        self, domain: DomainKey, name: str, hypervisor: Hypervisor | None, targets: Iterable[str]
     ) -> dict[str, tuple[Chain, ...]]:
-        """By target, the VolumeChains of a disk, the one that counts first for each namespace, whether or not
-        they have been resolved yet: a merge must not begin because a wish to be asked is not understood to
-        its end."""
-        keys = {*self._by_domain.get(name, ()), *self._by_domain.get(domain.uuid.lower(), ())}
+        """By target, the VolumeChains of a disk whose word counts, the one that counts first for each
+        namespace, whether or not they have been resolved yet: a merge must not begin because a wish to be
+        asked is not understood to its end."""
         found: dict[str, tuple[Chain, ...]] = {}
-        for chain in sorted((self.chains[key] for key in keys), key=lambda chain: chain.rank):
-            allowed = hypervisor is not None and hypervisor.allows(chain.parsed.namespace, name)
-            if allowed and chain.means(domain, name):
-                target = chain.parsed.spec.source.disk
-                found[target] = (*found.get(target, ()), chain)
+        for target in sorted(targets):
+            spots = [
+                (named, target, where)
+                for named in (name, domain.uuid.lower())
+                for where in (None, domain.hypervisor)
+            ]
+            heard = [self.chains[key] for spot in spots for key in self._parts.heard(spot)]
+            allowed = [
+                chain
+                for chain in heard
+                if hypervisor is not None and hypervisor.allows(chain.parsed.namespace, name)
+            ]
+            if allowed:
+                found[target] = tuple(sorted(allowed, key=lambda chain: chain.rank))
         return found
 
     def misread(
@@ -147,17 +160,10 @@ class ChainStore:
                 found[target] = (*found.get(target, ()), (f"{key.namespace}/{key.name}", fault))
         return found
 
-    def _name(self, key: ChainKey) -> str:
-        source = self.chains[key].parsed.spec.source
-        return source.domain or (source.domain_uuid or "").lower()
-
     def _forget(self, key: ChainKey) -> None:
-        if key in self.chains:
-            name = self._name(key)
-            self._by_domain[name].discard(key)
-            if not self._by_domain[name]:
-                del self._by_domain[name]
-        self.chains.pop(key, None)
+        chain = self.chains.pop(key, None)
+        if chain is not None:
+            self._parts.drop(spot_of(chain.parsed), key)
         self.faults.pop(key, None)
 
 

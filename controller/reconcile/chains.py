@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from controller.api.conditions import SNAPSHOT_CONDITIONS, Fact, State, Truth, Verdict
 from controller.api.hypervisor import Hypervisor
+from controller.api.reasons import Reason
 from controller.api.schema import DNS_SUBDOMAIN
 from controller.api.volumechain import CONTROLLER_LABELS, VolumeChainStatus
 from controller.api.volumesnapshot import Resolved
@@ -41,7 +42,8 @@ from controller.reconcile.misread import report_misread
 from controller.reconcile.news import is_news
 from controller.reconcile.reporter import unreadable
 from controller.reconcile.resolution import Resolution
-from controller.reconcile.resolve import NotFound
+from controller.reconcile.resolve import Found, NotFound
+from controller.reconcile.shares import CHAINS
 from controller.reconcile.store import Snapshot
 from controller.reconcile.wants import owner_of
 
@@ -80,9 +82,11 @@ class Chains:
 
     # For a pass ----------------------------------------------------------------------------------------
 
-    def policies(self, key: DomainKey, name: str) -> Policies:
-        """By target, the VolumeChains whose policy holds."""
-        return self.context.store.chains.policies(key, name, self._hypervisor(key))
+    def policies(self, key: DomainKey, observation: Observation) -> Policies:
+        """By target, the VolumeChains whose policy holds, of disks that there are or that have a record."""
+        targets = {*observation.disks, *(disk.target for disk in observation.journal.disks)}
+        hypervisor = self._hypervisor(key)
+        return self.context.store.chains.policies(key, observation.name, hypervisor, targets)
 
     def approvals(self, key: DomainKey, name: str, policies: Policies) -> dict[str, tuple[Approval, ...]]:
         """What was agreed to on the disks whose merges wait for that: nothing where that cannot be read."""
@@ -124,6 +128,7 @@ class Chains:
             self._unneeded.pop(key, None)
             self._heard.pop(key, None)
             self.context.overdue.forget(key)
+            self.context.pace.forget(key)
             if before is not None:
                 self.context.wake(before)
             return None
@@ -131,17 +136,7 @@ class Chains:
             await self._misread(key)
         found = self.resolution.of(chain.parsed)
         if not isinstance(found, NotFound):
-            domain = DomainKey(found.hypervisor, found.domain.uuid)
-            before = store.chains.bind(key, domain)
-            if before is not None and before != domain:
-                self.context.wake(before)
-            heard = self._is_heard(chain)
-            if not heard:
-                # What failed may not fail under the new policy.
-                self.context.ledger.try_again(domain)
-            if before != domain or not heard or not store.members(domain):
-                self.context.wake(domain)
-            return None
+            return await self._bind(chain, found)
         store.chains.bind(key, None)
         if self.resolution.is_early(found) or not self.resolution.is_ours(chain.parsed):
             return _WAIT_SECONDS
@@ -153,8 +148,34 @@ class Chains:
         resolved = Fact(Truth.FALSE, found.reason, found.message)
         verdict = Verdict(state, found.reason, found.message, resolved=resolved, chain_in_sync=fact)
         verdict = self._judged(chain, verdict)
-        await self._write(chain, other_status(chain.parsed, verdict, self.context.now()))
-        return self.context.overdue.left(key) or _WAIT_SECONDS
+        return await self._tell(chain, verdict) or self.context.overdue.left(key) or _WAIT_SECONDS
+
+    async def _bind(self, chain: Chain, found: Found) -> float | None:
+        store, key, domain = self.context.store, chain.key, DomainKey(found.hypervisor, found.domain.uuid)
+        before = store.chains.bind(key, domain)
+        if before is not None and before != domain:
+            self.context.wake(before)
+        if store.chains.waits(key):
+            return await self._tell(chain, _over_quota(chain, found))
+        heard = self._is_heard(chain)
+        if not heard:
+            # What failed may not fail under the new policy.
+            self.context.ledger.try_again(domain)
+        if before != domain or not heard or not store.members(domain):
+            self.context.wake(domain)
+        return None
+
+    async def _tell(self, chain: Chain, verdict: Verdict) -> float | None:
+        """Write the verdict on one that no domain is looked at for, in the namespace's turn; returns the
+        seconds until then."""
+        status, pace = other_status(chain.parsed, verdict, self.context.now()), self.context.pace
+        if is_news(chain.parsed.status.to_api(), status.to_api()):
+            now = asyncio.get_running_loop().time()
+            if wait := pace.wait(chain.parsed.namespace, chain.key, now):
+                return wait
+            await self._write(chain, status)
+        pace.forget(chain.key)
+        return None
 
     async def _misread(self, key: ChainKey) -> None:
         """One that cannot be read says so; the disks that it may mean are looked at again."""
@@ -189,8 +210,8 @@ class Chains:
         observation, wants, circumstances = look
         chains = self.context.store.chains.of(domain)
         ahead = forecast(observation, wants, circumstances)
-        members = self.context.store.members(domain)
-        there = {owner_of(one.parsed): one.parsed.deleting for one in members}
+        everyone = self.context.store.everyone(domain)
+        there = {owner_of(one.parsed): one.parsed.deleting for one in everyone}
         seen = Look(observation, ahead, there | self._misread_owners(), circumstances.adopts_drift)
         counting: dict[Part, Chain] = {}
         for chain in chains:
@@ -284,10 +305,7 @@ class Chains:
 
     async def _remove_when_unneeded(self, chain: Chain) -> None:
         """Its domain is nowhere: it goes when no VolumeSnapshot names the same disk."""
-        source = chain.parsed.spec.source
-        snapshots = self.context.store.snapshots.values()
-        namespace = chain.parsed.namespace
-        if not any((o.parsed.namespace, o.parsed.spec.source) == (namespace, source) for o in snapshots):
+        if not self.context.store.is_named(chain.parsed.namespace, chain.parsed.spec.source):
             await self._remove(chain)
 
     # Writes --------------------------------------------------------------------------------------------
@@ -360,3 +378,15 @@ def _has_points(journal: Journal, namespace: str, target: str) -> bool:
     owners += [removal.owners for removal in record.removals if not removal.left]
     owners += [record.operation.owners] if record.operation is not None else []
     return any(not one or namespace in {owner.namespace for owner in one} for one in owners)
+
+
+def _over_quota(chain: Chain, found: Found) -> Verdict:
+    """What is said of one for which there is no room among those of its namespace."""
+    message = (
+        f"namespace {chain.parsed.namespace} has as many VolumeChains of disk "
+        f"{chain.parsed.spec.source.disk} or of domain {found.domain.name} as are acted on "
+        f"({CHAINS.disk} and {CHAINS.domain}): delete those that are not needed; one counts for a disk"
+    )
+    unknown = Fact(Truth.UNKNOWN, Reason.QUOTA_EXCEEDED, message)
+    resolved = Fact(Truth.TRUE, Reason.RESOLVED)
+    return Verdict(State.WAITING, Reason.QUOTA_EXCEEDED, message, resolved=resolved, chain_in_sync=unknown)

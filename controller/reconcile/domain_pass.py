@@ -136,7 +136,7 @@ class DomainPass:
         ours = self._context.ours(self._key.hypervisor)
         observation = self._known or await observe(driver, self._key.uuid, **ours)
         observation = self._believed(observation, wants)
-        policies = self._chains.policies(self._key, observation.name)
+        policies = self._chains.policies(self._key, observation)
         free = self._context.ledger.space.known(self._key)
         observation = replace(observation, free=free, not_in_use=not_in_use(policies, observation.journal))
         found = self._planned(observation, wants)
@@ -167,7 +167,7 @@ class DomainPass:
     def _planned(self, observation: Observation, wants: list[Want]) -> Round:
         ledger = self._context.ledger
         judged_at = self._watch_others(observation)
-        policies = self._chains.policies(self._key, observation.name)
+        policies = self._chains.policies(self._key, observation)
         circumstances = Circumstances(
             now=self._context.now(),
             gate=self._context.gate(self._key.hypervisor),

@@ -28,6 +28,7 @@ from controller.kube.kinds import (
     Raw,
 )
 from controller.kube.port import KubeClient
+from controller.reconcile.chain_store import ChainStore
 from controller.reconcile.chains import Chains
 from controller.reconcile.class_store import ClassStore
 from controller.reconcile.classes import Classes
@@ -46,7 +47,7 @@ from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.reporter import report_unreadable
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resync import Resync
-from controller.reconcile.shares import SNAPSHOTS, Shares
+from controller.reconcile.shares import CHAINS, SNAPSHOTS, Shares
 from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.reconcile.wakeups import Wakeups
@@ -104,6 +105,7 @@ class Engine:
             store=Store(
                 now=now,
                 classes=ClassStore(lambda name: self._queue.add(ClassKey(name))),
+                chains=ChainStore(shares=Shares(CHAINS, self._queue.add)),
                 shares=Shares(SNAPSHOTS, self._queue.add),
             ),
             ledger=Ledger(now),

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from itertools import chain
 
 from controller.api.conditions import Fact, State, Truth, Verdict
 from controller.api.reasons import Reason
@@ -22,6 +22,7 @@ from controller.reconcile.accounts import Account
 from controller.reconcile.class_store import InForce
 from controller.reconcile.context import Context
 from controller.reconcile.news import is_news
+from controller.reconcile.pieces import in_pieces, side_by_side
 from controller.reconcile.report import RESOLVED, condition, status_of, unresolved_status
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
 from controller.reconcile.wants import Misfit, owner_of
@@ -86,7 +87,7 @@ def unreadable(error: Exception, *, deleting: bool = False) -> Verdict:
 
 async def report_unreadable(context: Context, key: DomainKey, error: Exception) -> None:
     """Say on all VolumeSnapshots of a domain that it could not be read."""
-    for snapshot in context.store.members(key):
+    async for snapshot in in_pieces(context.store.members(key)):
         verdict = unreadable(error, deleting=snapshot.parsed.deleting)
         await write_status(context, snapshot, unresolved_status(snapshot.parsed, verdict, context.now()))
 
@@ -104,10 +105,8 @@ class Reporter:
 
     async def report(self, observation: Observation, found: plan.Plan, misfits: Sequence[Misfit]) -> None:
         """Write what is different from what the objects say."""
-        await asyncio.gather(
-            *(self._one(standing, observation) for standing in found.standings),
-            *(self._misfit(misfit) for misfit in misfits),
-        )
+        told = (self._one(standing, observation) for standing in found.standings)
+        await side_by_side(chain(told, (self._misfit(misfit) for misfit in misfits)))
 
     async def spoil(self, owners: Collection[Owner], observation: Observation, found: plan.Plan) -> None:
         """Say that these points cannot be used any more, before a merge begins to overwrite them."""

@@ -75,7 +75,8 @@ class Shares(Generic[K]):
     """Use from one event loop. All of it may be lost at any time, and is found anew."""
 
     def __init__(self, limits: Limits, on_room: Callable[[K], None] = lambda key: None) -> None:
-        """``on_room`` is told of one that waited and has room now: it must ask again, by :meth:`put`."""
+        """``on_room`` is told of one that waited and has room now: it must ask again, by :meth:`put`. The
+        next one is told when that one has asked or is gone."""
         self._limits = limits
         self._on_room = on_room
         self._lanes: dict[DomainKey, dict[str, _Lane[K]]] = {}
@@ -101,6 +102,8 @@ class Shares(Generic[K]):
         if claim.holds or self._has_room(lane, claim):
             lane.admitted[key] = claim
             lane.count(claim, +1)
+            if before is not None:  # it had waited, and there may be room for one more
+                self._offer(lane, claim)
             return True
         lane.wait(key, claim)
         return False

@@ -6,6 +6,7 @@ returned is ignored, so a pass never reports from a status that it has already r
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 
 from controller.api.hypervisor import Hypervisor
 from controller.api.objects import explain
-from controller.api.volumesnapshot import VolumeSnapshot
+from controller.api.volumesnapshot import Source, VolumeSnapshot
 from controller.kube.finalizers import finalizers_of
 from controller.kube.kinds import (
     HYPERVISOR,
@@ -32,6 +33,10 @@ from controller.reconcile.keys import DomainKey, HypervisorKey, InventoryKey, Ke
 from controller.reconcile.shares import SNAPSHOTS, Claim, Shares
 
 __all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Snapshot", "Store"]
+
+
+Words = tuple[str | None, ...]
+"""A source as it is written."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Store:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     shares: Shares[ObjectKey] = field(default_factory=lambda: Shares(SNAPSHOTS))
     _deletions: dict[str, datetime] = field(default_factory=dict)
+    _named: Counter[tuple[str, Words]] = field(default_factory=Counter)
+    """How many VolumeSnapshots of a namespace have a source in these words."""
 
     # Taking in -----------------------------------------------------------------------------------------
 
@@ -81,11 +88,12 @@ class Store:
         if is_deleting(raw) and not finalizers_of(raw):
             return self.drop_snapshot(raw)  # what our own write returned is the last of it
         self.classes.use(key, raw.get("spec") or {})
+        self._forget(key)
         try:
-            self.snapshots[key] = Snapshot(bare(raw), VolumeSnapshot.model_validate(raw))
-            self.unreadable.pop(key, None)
+            parsed = VolumeSnapshot.model_validate(raw)
+            self.snapshots[key] = Snapshot(bare(raw), parsed)
+            self._named[key.namespace, _words(parsed.spec.source)] += 1
         except ValidationError as error:
-            self.snapshots.pop(key, None)
             self.unreadable[key] = Unreadable(raw, explain(error))
         return key
 
@@ -95,11 +103,19 @@ class Store:
         key = ObjectKey(meta.get("namespace", ""), meta["name"])
         known = self.snapshots.get(key) or self.unreadable.get(key)
         if known is not None and uid_of(known.raw) == uid_of(raw):
-            self.snapshots.pop(key, None)
-            self.unreadable.pop(key, None)
+            self._forget(key)
             self._deletions.pop(uid_of(raw), None)
             self.classes.unuse(key)
         return key
+
+    def _forget(self, key: ObjectKey) -> None:
+        self.unreadable.pop(key, None)
+        known = self.snapshots.pop(key, None)
+        if known is not None:
+            place = (key.namespace, _words(known.parsed.spec.source))
+            self._named[place] -= 1
+            if not self._named[place]:
+                del self._named[place]
 
     def put_hypervisor(self, raw: Raw) -> None:
         """Take in a Hypervisor; what is wrong with it is kept in its place."""
@@ -146,6 +162,10 @@ class Store:
             if isinstance(parsed, Hypervisor):
                 yield parsed
 
+    def is_named(self, namespace: str, source: Source) -> bool:
+        """Whether a VolumeSnapshot of the namespace has this very source."""
+        return (namespace, _words(source)) in self._named
+
     # Bindings ------------------------------------------------------------------------------------------
 
     def bound(self, key: ObjectKey) -> DomainKey | None:
@@ -176,3 +196,7 @@ class Store:
     def domains(self) -> list[DomainKey]:
         """All domains that some VolumeSnapshot means."""
         return self.shares.domains()
+
+
+def _words(source: Source) -> Words:
+    return (source.domain, source.domain_uuid, source.disk, source.hypervisor)

@@ -147,8 +147,8 @@ class Wakeups:
         """Let the objects of a domain find it again, here or elsewhere."""
         for snapshot in self._context.store.everyone(domain):
             self._context.wake(snapshot.key)
-        for chain in self._context.store.chains.of(domain):
-            self._context.wake(chain.key)
+        for key in self._context.store.chains.everyone(domain):
+            self._context.wake(key)
 
     def _wake_unresolved(self, *, all_: bool = False) -> None:
         """Those that may mean a domain that is there now; with ``all_`` those too that only say something

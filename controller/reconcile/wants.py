@@ -29,6 +29,7 @@ from controller.hypervisor.errors import NotFound, Unsupported
 from controller.reconcile.class_store import ClassFault, InForce
 from controller.reconcile.distrust import is_known
 from controller.reconcile.overlay_access import is_given, named_place, reserved
+from controller.reconcile.pieces import in_pieces
 from controller.reconcile.store import Snapshot, Store
 
 Given = Callable[[str], tuple[str, ...]]
@@ -72,7 +73,7 @@ async def wants_of(
     """Turn all VolumeSnapshots of one domain into wishes; asks libvirt only for pools that are needed."""
     wants: list[Want] = []
     misfits: list[Misfit] = []
-    for snapshot in snapshots:
+    async for snapshot in in_pieces(snapshots):
         found = await _want(snapshot, store, driver, given)
         if isinstance(found, Want):
             wants.append(found)
