@@ -62,7 +62,7 @@ class ChainStore:
     faults: dict[ChainKey, tuple[Raw, str]] = field(default_factory=dict)
     """Those that this version cannot read, and why."""
     _parts: Parts = field(default_factory=Parts)
-    shares: Shares[ChainKey] = field(default_factory=lambda: Shares(CHAINS))
+    shares: Shares[ChainKey] = field(default_factory=lambda: Shares(lambda: CHAINS))
 
     def put(self, raw: Raw) -> ChainKey | None:
         """Take in a VolumeChain that is there; None when this version, or a newer one, is known already."""

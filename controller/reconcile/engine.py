@@ -47,7 +47,7 @@ from controller.reconcile.queue import KeyedQueue
 from controller.reconcile.reporter import report_unreadable
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resync import Resync
-from controller.reconcile.shares import CHAINS, SNAPSHOTS, Shares
+from controller.reconcile.shares import CHAINS, Limits, Shares, snapshot_limits
 from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.reconcile.wakeups import Wakeups
@@ -105,8 +105,8 @@ class Engine:
             store=Store(
                 now=now,
                 classes=ClassStore(lambda name: self._queue.add(ClassKey(name))),
-                chains=ChainStore(shares=Shares(CHAINS, self._queue.add)),
-                shares=Shares(SNAPSHOTS, self._queue.add),
+                chains=ChainStore(shares=Shares(lambda: CHAINS, self._queue.add)),
+                shares=Shares(self._share, self._queue.add),
             ),
             ledger=Ledger(now),
             orphans=Orphans(metrics),
@@ -133,6 +133,11 @@ class Engine:
         self._passes: set[asyncio.Task[None]] = set()
         self._died: list[str] = []
         self._resync: asyncio.Task[None] | None = None
+
+    def _share(self) -> Limits:
+        """How many VolumeSnapshots of one namespace are acted on."""
+        layers = (spec.max_layers for spec in self._context.store.classes.specs())
+        return snapshot_limits(max(layers, default=0))
 
     # Life ----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from controller.reconcile.report import RESOLVED, unresolved_status
 from controller.reconcile.reporter import write_status
 from controller.reconcile.resolution import Resolution
 from controller.reconcile.resolve import Found, NotFound
-from controller.reconcile.shares import SNAPSHOTS
+from controller.reconcile.shares import Limits
 from controller.reconcile.store import DomainKey, ObjectKey, Snapshot
 
 GONE_AFTER_SECONDS = 60.0
@@ -87,7 +87,9 @@ class ObjectPasses:
                 self.context.wake(bound)
             self._nowhere.drop(key)
             if not store.bind(key, domain):
-                return await self._tell(snapshot, _over_quota(snapshot, found), monotonic)
+                return await self._tell(
+                    snapshot, _over_quota(snapshot, found, store.shares.limits()), monotonic
+                )
             self.context.pace.forget(key)
             self.context.wake(domain)
             return None
@@ -203,13 +205,13 @@ def _turn(snapshot: Snapshot) -> tuple[bool, datetime, ObjectKey]:
     return (not snapshot.parsed.protected, made, snapshot.key)
 
 
-def _over_quota(snapshot: Snapshot, found: Found) -> Verdict:
+def _over_quota(snapshot: Snapshot, found: Found, limits: Limits) -> Verdict:
     """What is said of one for which there is no room among those of its namespace."""
     parsed = snapshot.parsed
     state = State.DELETING if parsed.deleting else State.WAITING
     message = (
         f"namespace {parsed.namespace} has as many VolumeSnapshots of disk {parsed.spec.source.disk} or of "
-        f"domain {found.domain.name} as are acted on at a time ({SNAPSHOTS.disk} and {SNAPSHOTS.domain}): "
+        f"domain {found.domain.name} as are acted on at a time ({limits.disk} and {limits.domain}): "
         f"delete those that are not needed; this one goes on by itself then"
     )
     unknown = Fact(Truth.UNKNOWN, Reason.QUOTA_EXCEEDED, message)

@@ -25,11 +25,18 @@ class Limits:
     domain: int
 
 
-SNAPSHOTS = Limits(disk=200, domain=400)
-"""As many points of one disk as a chain can have layers (``maxLayers``), and of two disks at their limit."""
-
 CHAINS = Limits(disk=4, domain=64)
-"""One counts for a disk; the others are told so."""
+"""Of VolumeChains. One counts for a disk; the others are told so."""
+
+LEAST = 48
+"""VolumeSnapshots of a disk that any namespace may have, whatever its chains may have in layers."""
+
+
+def snapshot_limits(layers: int) -> Limits:
+    """Of VolumeSnapshots, where chains may have so many layers (the largest ``maxLayers``): three quarters of
+    a chain, so that a namespace does not fill that of a disk which others use, too; and four such disks."""
+    disk = max(LEAST, layers * 3 // 4)
+    return Limits(disk, 4 * disk)
 
 
 @dataclass(frozen=True)
@@ -74,10 +81,11 @@ class _Lane(Generic[K]):
 class Shares(Generic[K]):
     """Use from one event loop. All of it may be lost at any time, and is found anew."""
 
-    def __init__(self, limits: Limits, on_room: Callable[[K], None] = lambda key: None) -> None:
-        """``on_room`` is told of one that waited and has room now: it must ask again, by :meth:`put`. The
+    def __init__(self, limits: Callable[[], Limits], on_room: Callable[[K], None] = lambda key: None) -> None:
+        """``limits`` are asked for whenever they matter; when they grow, all that wait must ask again.
+        ``on_room`` is told of one that waited and has room now: it must ask again, by :meth:`put`. The
         next one is told when that one has asked or is gone."""
-        self._limits = limits
+        self.limits = limits
         self._on_room = on_room
         self._lanes: dict[DomainKey, dict[str, _Lane[K]]] = {}
         self._claims: dict[K, Claim] = {}
@@ -151,16 +159,18 @@ class Shares(Generic[K]):
 
     def _has_room(self, lane: _Lane[K], claim: Claim) -> bool:
         on_disk, on_domain = lane.counts[claim.leaving, claim.disk], lane.counts[claim.leaving, ""]
-        return on_disk < self._limits.disk and on_domain < self._limits.domain
+        limits = self.limits()
+        return on_disk < limits.disk and on_domain < limits.domain
 
     def _offer(self, lane: _Lane[K], freed: Claim) -> None:
         """Room of this kind may have become free: tell the oldest that waits for it, on this disk or another.
 
         Nothing is looked through that has no room: a disk that is full is one of a few."""
-        if lane.counts[freed.leaving, ""] >= self._limits.domain:
+        limits = self.limits()
+        if lane.counts[freed.leaving, ""] >= limits.domain:
             return
         for leaving, disk in ((freed.leaving, freed.disk), *lane.waiting):
             some = lane.waiting.get((leaving, disk))
-            if some and leaving == freed.leaving and lane.counts[leaving, disk] < self._limits.disk:
+            if some and leaving == freed.leaving and lane.counts[leaving, disk] < limits.disk:
                 self._on_room(next(iter(some)))
                 return

@@ -30,7 +30,7 @@ from controller.kube.trim import bare
 from controller.reconcile.chain_store import ChainStore
 from controller.reconcile.class_store import ClassStore
 from controller.reconcile.keys import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, version_of
-from controller.reconcile.shares import SNAPSHOTS, Claim, Shares
+from controller.reconcile.shares import Claim, Shares, snapshot_limits
 
 __all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Snapshot", "Store"]
 
@@ -70,7 +70,7 @@ class Store:
     hypervisors: dict[str, tuple[Raw, Hypervisor | str]] = field(default_factory=dict)
     chains: ChainStore = field(default_factory=ChainStore)
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
-    shares: Shares[ObjectKey] = field(default_factory=lambda: Shares(SNAPSHOTS))
+    shares: Shares[ObjectKey] = field(default_factory=lambda: Shares(lambda: snapshot_limits(0)))
     _deletions: dict[str, datetime] = field(default_factory=dict)
     _named: Counter[tuple[str, Words]] = field(default_factory=Counter)
     """How many VolumeSnapshots of a namespace have a source in these words."""

@@ -9,7 +9,7 @@ import pytest
 from controller.api import FINALIZER
 from controller.chain.journal import Owner
 from controller.kube.kinds import VOLUME_CHAIN, VOLUME_SNAPSHOT, Kind, Raw
-from controller.reconcile import engine, object_pass
+from controller.reconcile import engine
 from controller.reconcile.shares import Limits
 from tests.reconcile.scenes import web
 from tests.reconcile.world import World
@@ -21,8 +21,7 @@ LIMITS = Limits(disk=3, domain=5)
 @pytest.fixture(autouse=True)
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A share that is easily used up."""
-    monkeypatch.setattr(engine, "SNAPSHOTS", LIMITS)
-    monkeypatch.setattr(object_pass, "SNAPSHOTS", LIMITS)
+    monkeypatch.setattr(engine, "snapshot_limits", lambda layers: LIMITS)
     monkeypatch.setattr(engine, "CHAINS", LIMITS)
 
 

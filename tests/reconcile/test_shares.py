@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from controller.reconcile.keys import DomainKey, ObjectKey
-from controller.reconcile.shares import Claim, Limits, Shares
+from controller.reconcile.shares import LEAST, Claim, Limits, Shares, snapshot_limits
 
 HERE, THERE = DomainKey("host-a", "u-1"), DomainKey("host-b", "u-1")
 LIMITS = Limits(disk=2, domain=3)
@@ -22,8 +22,15 @@ def key(number: int, namespace: str = "shop") -> ObjectKey:
     return ObjectKey(namespace, f"{number:02}")
 
 
+def test_no_namespace_fills_a_chain_of_usual_length() -> None:
+    assert snapshot_limits(64) == Limits(LEAST, 4 * LEAST)
+    assert snapshot_limits(64).disk < 64
+    assert snapshot_limits(200) == Limits(150, 600)
+    assert snapshot_limits(2).disk == LEAST, "a short chain says ChainTooLong itself"
+
+
 def test_each_namespace_has_its_own_share() -> None:
-    shares: Shares[ObjectKey] = Shares(LIMITS)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS)
     assert [shares.put(key(n), claim()) for n in range(4)] == [True, True, False, False]
     assert [shares.put(key(n, "bank"), claim("bank")) for n in range(2)] == [True, True]
     assert [shares.waits(key(n)) for n in range(4)] == [False, False, True, True]
@@ -31,19 +38,19 @@ def test_each_namespace_has_its_own_share() -> None:
 
 
 def test_more_disks_are_no_way_around_it() -> None:
-    shares: Shares[ObjectKey] = Shares(LIMITS)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS)
     assert [shares.put(key(n), claim(disk=f"vd{n}")) for n in range(9)] == [True] * 3 + [False] * 6
 
 
 def test_what_holds_a_point_is_acted_on_and_counts() -> None:
-    shares: Shares[ObjectKey] = Shares(LIMITS)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS)
     assert all(shares.put(key(n), claim(holds=True)) for n in range(9))
     assert not shares.put(key(9), claim())
     assert shares.put(key(9), claim(holds=True)), "as soon as it does"
 
 
 def test_deletions_have_room_of_their_own() -> None:
-    shares: Shares[ObjectKey] = Shares(LIMITS)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS)
     for n in range(2):
         shares.put(key(n), claim())
     assert [shares.put(key(n), claim(leaving=True)) for n in range(2, 5)] == [True, True, False]
@@ -52,7 +59,7 @@ def test_deletions_have_room_of_their_own() -> None:
 
 def test_the_oldest_that_waits_is_told_of_room() -> None:
     told: list[ObjectKey] = []
-    shares: Shares[ObjectKey] = Shares(LIMITS, told.append)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS, told.append)
     for n in range(5):
         shares.put(key(n), claim())
     shares.drop(key(0))
@@ -66,7 +73,7 @@ def test_the_oldest_that_waits_is_told_of_room() -> None:
 
 def test_one_that_means_another_domain_leaves_its_room() -> None:
     told: list[ObjectKey] = []
-    shares: Shares[ObjectKey] = Shares(LIMITS, told.append)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS, told.append)
     for n in range(3):
         shares.put(key(n), claim())
     shares.put(key(0), claim(domain=THERE))
@@ -94,7 +101,7 @@ def test_nobody_waits_beside_room_and_nobody_has_more_than_his_share(
 ) -> None:
     known: dict[ObjectKey, Claim] = {}
     woken: set[ObjectKey] = set()  # a queue that runs later, and once for many wake-ups
-    shares: Shares[ObjectKey] = Shares(LIMITS, woken.add)
+    shares: Shares[ObjectKey] = Shares(lambda: LIMITS, woken.add)
 
     def run() -> None:
         again = woken.pop()
