@@ -90,7 +90,7 @@ class Reason(StrEnum):
     )
     USERS_UNKNOWN = (
         "UsersUnknown",
-        "Who else uses an image cannot be told: the message names the machine or place that cannot be read.",
+        "Who else uses an image cannot be told: the Hypervisor's events name what cannot be read.",
     )
     INSUFFICIENT_SPACE = "InsufficientSpace", "The storage has less free space than minFreeBytes asks for."
     STORAGE_UNREACHABLE = (
@@ -170,7 +170,7 @@ class Reason(StrEnum):
     )
     FOREIGN_OWNER = (
         "ForeignOwner",
-        "The disk is in the care of another cluster, whose identity the message gives.",
+        "The disk is in the care of another cluster, whose identity the Hypervisor's events give.",
     )
     AWAITING_APPROVAL = (
         "AwaitingApproval",

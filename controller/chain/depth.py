@@ -10,7 +10,7 @@ from controller.chain.desired import Policy, Want
 from controller.chain.disk import Disk
 from controller.chain.explicit import goes_on
 from controller.chain.gate import DEEPEST, Fault, Gate, Product, told
-from controller.chain.journal import DiskJournal
+from controller.chain.journal import DiskJournal, Owner
 from controller.chain.observation import DiskFacts, Observation
 from controller.chain.ranges import ranges
 
@@ -93,20 +93,28 @@ def too_long(
     if going >= excess:
         return Blocked(Why.CHAIN_TOO_LONG, f"{state}; {going} are being merged away", True)
     rest = f" ({going} are being merged away)" if going else ""
-    return Blocked(
-        Why.CHAIN_TOO_LONG,
-        f"{state}{rest}: {_what_to_delete(chain, record, wants, name)}, or {_update(gate)} {_READ}",
-    )
 
+    def words(owners: list[Owner]) -> str:
+        ways = _what_to_delete(chain, record, owners, name)
+        return f"{state}{rest}: {ways}, or {_update(gate)} {_READ}"
 
-def _what_to_delete(chain: Disk, record: DiskJournal, wants: Sequence[Want], name: str) -> str:
     leaving = {want.owner for want in wants if want.deleting}
     points = [point for point in record.points if chain.position(point.overlay) is not None]
-    owners = [owner.label for point in points for owner in point.owners if owner not in leaving]
+    owners = [owner for point in points for owner in point.owners if owner not in leaving]
+    mine = {owner.namespace: [o for o in owners if o.namespace == owner.namespace] for owner in owners}
+    own = tuple((namespace, words(found)) for namespace, found in sorted(mine.items()))
+    others = f"{state}{rest}: let points of other namespaces be deleted, or {_update(gate)} {_READ}"
+    return Blocked(Why.CHAIN_TOO_LONG, others if own else words([]), own=own)
+
+
+def _what_to_delete(chain: Disk, record: DiskJournal, owners: Sequence[Owner], name: str) -> str:
+    """``owners``: whose points may be named to the reader."""
+    points = [point for point in record.points if chain.position(point.overlay) is not None]
+    labels = [owner.label for owner in owners]
     ways = []
-    if owners:
-        more = f" and {len(owners) - _MOST_NAMES} more" if len(owners) > _MOST_NAMES else ""
-        ways.append(f"delete VolumeSnapshots of this disk ({', '.join(owners[:_MOST_NAMES])}{more})")
+    if labels:
+        more = f" and {len(labels) - _MOST_NAMES} more" if len(labels) > _MOST_NAMES else ""
+        ways.append(f"delete VolumeSnapshots of this disk ({', '.join(labels[:_MOST_NAMES])}{more})")
     others = len(chain.boundaries) - len(points)
     if others:
         ways.append(

@@ -71,7 +71,8 @@ class DiskForecast:
     def to(self, namespace: str) -> DiskForecast:
         """As it is told in one namespace."""
         steps = tuple(replace(one, blocked=_to(one.blocked, namespace)) for one in self.steps)
-        return replace(self, steps=steps, blocked=_to(self.blocked, namespace))
+        blocked, too_long = _to(self.blocked, namespace), _to(self.too_long, namespace)
+        return replace(self, steps=steps, blocked=blocked, too_long=too_long)
 
 
 def _to(blocked: Blocked | None, namespace: str) -> Blocked | None:

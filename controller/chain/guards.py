@@ -29,8 +29,9 @@ def ownership_guard(observation: Observation) -> Blocked | None:
         return None
     return Blocked(
         Why.FOREIGN_OWNER,
-        f"domain {observation.name} is in the care of the cluster {observation.foreign_owner}; if that "
-        f"cluster is gone for good, list it in the Hypervisor's spec.takeOverFrom",
+        f"domain {observation.name} is in the care of another cluster; if that is gone for good, let an "
+        f"administrator list it in the Hypervisor's spec.takeOverFrom",
+        detail=f"its identity is {observation.foreign_owner}",
     )
 
 
@@ -204,12 +205,13 @@ def lent_guard(observation: Observation, overlay: Source) -> Blocked | None:
     claims = observation.claims or {}
     user = next((claims[name] for name in overlay.claimed_as if name in claims), None)
     if user is not None:
-        return Blocked(Why.OVERLAY_UNUSABLE, in_use(overlay, user))
+        return Blocked(Why.OVERLAY_UNUSABLE, in_use(overlay), detail=f"{user} names it")
     if observation.unasked:
         return Blocked(
             Why.HYPERVISOR_UNREACHABLE,
-            f"whether {overlay.uri} is used elsewhere cannot be told while Hypervisor "
-            f"{', '.join(observation.unasked)} does not answer: the point waits for it",
+            f"whether {overlay.uri} is used elsewhere cannot be told while another hypervisor does not "
+            f"answer: the point waits for it",
+            detail=f"Hypervisor {', '.join(observation.unasked)}",
         )
     return unread(observation, overlay)
 
@@ -221,8 +223,9 @@ def unasked(observation: Observation, source: Source) -> Blocked | None:
     names = ", ".join(observation.unasked)
     return Blocked(
         Why.HYPERVISOR_UNREACHABLE,
-        f"whether a machine of Hypervisor {names} reads {source.uri} cannot be told while it does not "
-        f"answer: this waits for it (if it is gone for good, delete its Hypervisor object)",
+        f"whether a machine of another hypervisor reads {source.uri} cannot be told while that does not "
+        f"answer: this waits for it",
+        detail=f"Hypervisor {names} (if it is gone for good, delete its Hypervisor object)",
     )
 
 
@@ -233,17 +236,17 @@ def unread(observation: Observation, source: Source) -> Blocked | None:
     names = ", ".join(observation.unread)
     return Blocked(
         Why.USERS_UNKNOWN,
-        f"whether machine {names} uses {source.uri} cannot be told, because libvirt does not read its "
-        f"definition out while it hangs or migrates: this waits for it (virsh domcontrol {quote(names)} says "
-        f"what it is at)",
+        f"whether another machine uses {source.uri} cannot be told, because libvirt does not read its "
+        f"definition out while it hangs or migrates: this waits for it; let an administrator look",
+        detail=f"machine {names} (virsh domcontrol {quote(names)} says what it is at)",
     )
 
 
-def in_use(overlay: Source, user: str) -> str:
-    """What to say of an overlay that ``user`` names."""
+def in_use(overlay: Source) -> str:
+    """What to say of an overlay that somebody names."""
     return (
-        f"spec.overlay.source {overlay.uri} is not written over, because {user} names it; name another place "
-        f"(if that is another image of the same name, write this one's so that they can be told apart)"
+        f"spec.overlay.source {overlay.uri} is not written over, because it is in use; name another place "
+        f"(if what is used is another image of its name, write this one's so that they can be told apart)"
     )
 
 

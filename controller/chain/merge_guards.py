@@ -129,8 +129,9 @@ def shared_guard(case: MergeCase) -> Blocked | None:
         if user is not None:
             return Blocked(
                 Why.IMAGE_PROTECTED,
-                f"the merge would change what {user} reads: it uses {layer.source.uri} too; let it use "
-                f"another image, or keep the point (deletionPolicy: Retain)",
+                f"the merge would change {layer.source.uri}, which is in use by somebody else too; keep the "
+                f"point (deletionPolicy: Retain), or let an administrator look who that is",
+                detail=f"{user} reads it: let it use another image",
             )
     return None
 

@@ -80,7 +80,7 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "The message says how to go on without it: docs/operations.md, A record that is not believed.",
     ),
     Reason.USERS_UNKNOWN: (
-        "Mend the machine or the place that the message names, so that libvirt can read it; until then "
+        "Mend the machine or the place that the events of the Hypervisor name; until libvirt can read it, "
         "nothing is written to an image that somebody may be reading.",
     ),
     Reason.INSUFFICIENT_SPACE: ("Make room on the storage, or lower minFreeBytes of the class.",),
@@ -125,8 +125,8 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
         "Mend the place that spec.overlay.source names, or make a new object with another one.",
     ),
     Reason.IMAGE_PROTECTED: (
-        "The message names the image and who else uses it. Let that go first, or keep the layer: set "
-        "deletionPolicy: Retain.",
+        "The message names the image, and the events of the Hypervisor who else uses it. Let that go first, "
+        "or keep the layer: set deletionPolicy: Retain.",
     ),
     Reason.IMAGE_NOT_REMOVABLE: ("The data is safe. Remove the image that the message names by hand.",),
     Reason.FOREIGN_OWNER: (

@@ -46,8 +46,8 @@ class Referrers:
     def objection(self, source: Source) -> str:
         """Why nothing is written to ``source``, or to what is read through it."""
         return (
-            f"{source.uri}, or what would be merged into it, is also the backing image of {self.named}, "
-            f"which would change with it; {WAYS_OUT}"
+            f"{source.uri}, or what would be merged into it, is also the backing image of another image, "
+            f"which would change with it: let an administrator look who that is (events of the Hypervisor)"
         )
 
 

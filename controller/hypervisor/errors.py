@@ -9,12 +9,24 @@ from __future__ import annotations
 
 
 class HypervisorError(Exception):
-    """Base class. ``code`` is libvirt's error number (0 when it did not come from libvirt)."""
+    """Base class. ``code`` is libvirt's error number (0 when it did not come from libvirt).
 
-    def __init__(self, message: str, *, code: int = 0) -> None:
+    ``public`` is what may be told to whoever has a part in the disk, where that is not all of the message.
+    """
+
+    public = ""
+    """Said of all errors of a class whose messages tell of others."""
+
+    def __init__(self, message: str, *, code: int = 0, public: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.code = code
+        self.public = public or type(self).public
+
+    @property
+    def told(self) -> str:
+        """What the objects of tenants say; the whole message is for the log and the Hypervisor."""
+        return self.public or self.message
 
 
 class OutcomeUnknown(HypervisorError):
@@ -23,6 +35,8 @@ class OutcomeUnknown(HypervisorError):
 
 class Unreachable(HypervisorError):
     """There is no connection; nothing was sent."""
+
+    public = "the hypervisor cannot be reached"
 
 
 class DomainGone(HypervisorError):
@@ -39,6 +53,8 @@ class Busy(HypervisorError):
 
 class StillOpen(Busy):
     """The storage does not let an image go, most often because somebody has it open. That may pass."""
+
+    public = "it is in use"
 
 
 class NotReady(HypervisorError):
@@ -76,10 +92,14 @@ class NoSpace(HypervisorError):
 class NotRemovable(HypervisorError):
     """The image cannot be removed through this libvirt (no storage driver, no permission, not a volume)."""
 
+    public = "it cannot be removed through libvirt"
+
 
 class NotListable(NotRemovable):
     """What lies in a place cannot be read, so who refers to an image there is not known, and nothing there
     can be removed."""
+
+    public = "what lies where it is cannot be told"
 
 
 class NoStorageDriver(NotListable):
@@ -96,6 +116,8 @@ class StorageUnreachable(HypervisorError):
 
 class NotExaminable(Unsupported):
     """An image that was made beforehand cannot be looked into, or is not what it was said to be."""
+
+    public = "it is not there, cannot be looked into, or is no empty overlay of this disk"
 
 
 class Unreadable(HypervisorError):

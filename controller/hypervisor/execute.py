@@ -44,6 +44,7 @@ from controller.hypervisor.errors import (
     NotRemovable,
     OperationFailed,
     StillOpen,
+    StorageUnreachable,
 )
 from controller.hypervisor.last_look import LastLook, Refused, Stale, disk_of
 from controller.hypervisor.observe import Fleet, observe, with_opened
@@ -61,6 +62,8 @@ class Result:
 
     left: str = ""
     """Why an image could not be removed; it stays in the inventory of orphans."""
+    told: str = ""
+    """The same for the objects of tenants."""
 
 
 def _new_mark() -> str:
@@ -260,27 +263,27 @@ class Executor:
 
     async def _discard(self, step: Discard) -> Result:
         source = step.removal.layer.source
-        left = await self._why_left(step)
-        if not left:
+        found = await self._why_left(step)
+        if not found.left:
             try:
                 removal = await self._driver.remove_image(source)
                 log.info("image removed", extra={"image": source.uri, "was": removal is Removal.REMOVED})
             except NotRemovable as error:
-                left = error.message
+                found = Result(error.message, error.told)
             except (StillOpen, OperationFailed) as error:
                 given_up = step.open_for_long if isinstance(error, StillOpen) else step.refused_for_long
                 if not given_up:
                     raise
-                left = error.message
+                found = Result(error.message, error.told)
         record = self._journal.disk(step.target)
         removals = [removal for removal in record.removals if removal.layer.key != source.key]
-        if left:
-            removals.append(replace(step.removal, owners=(), left=left))
+        if found.left:
+            removals.append(replace(step.removal, owners=(), left=found.left))
         self._journal = self._journal.with_disk(replace(record, removals=tuple(removals)))
         await self._write_journal()
-        return Result(left=left)
+        return found
 
-    async def _why_left(self, step: Discard) -> str:
+    async def _why_left(self, step: Discard) -> Result:
         """Why the image stays although nobody seems to need it; empty when it may go."""
         source = step.removal.layer.source
         try:
@@ -288,13 +291,14 @@ class Executor:
         except Refused as error:
             if not step.open_for_long or error.why is not Why.IMAGE_PROTECTED:
                 raise
-            return str(error)
+            return Result(str(error), error.told)
         except NotRemovable as error:  # NotListable among them
-            return error.message
+            return Result(error.message, error.told)
         if not is_ours(source.leaf):
-            return NOT_OURS  # whatever the record says
+            return Result(NOT_OURS, NOT_OURS)  # whatever the record says
         empty = not step.removal.attempted or await self._last.is_empty(step.target, source)
-        return "" if empty else uncertain(step.removal.since)
+        text = "" if empty else uncertain(step.removal.since)
+        return Result(text, text)
 
     # Servers -------------------------------------------------------------------------------------------
 
@@ -313,9 +317,24 @@ class Executor:
                 if facts.live is not None:
                     place = mine if facts.target in targets_of(step) else beside
                     place += [layer.source for layer in facts.live.layers]
+            lent = {key for record in self._observation.journal.disks for key in record.lent}
+            named = [source for source in mine if source.key in lent]
+            mine = [source for source in mine if source.key not in lent]
             if isinstance(step, Take):
-                mine += [one.operation.kept.source for one in step.disks]
-            await self._driver.reach(mine, beside=beside, running=Running.of(self._observation))
+                for one in step.disks:
+                    (named if one.operation.lent else mine).append(one.operation.kept.source)
+            running = Running.of(self._observation)
+            await self._driver.reach(mine, beside=beside, running=running)
+            if named:
+                await self._reach_named(named, running)
+
+    async def _reach_named(self, named: list[Source], running: Running) -> None:
+        """Places that an object names: how a server answers is told to nobody who could name any."""
+        try:
+            await self._driver.reach(named, running=running)
+        except StorageUnreachable as error:
+            names = ", ".join(sorted({source.uri for source in named}))
+            raise StorageUnreachable(error.message, public=f"{names} cannot be reached") from error
 
     async def _spell_out(self, step: SpellOut) -> None:
         """What shortened the chain may have left the journal out as well: it is written first, and the chain

@@ -28,14 +28,20 @@ class Stale(Exception):
 
     def __init__(self, message: str, why: Why = Why.FAILED) -> None:
         super().__init__(message)
+        self.told = message
         self.why = why
 
 
 class Refused(Exception):
-    """The last look before the call found a reason not to make it. Nothing was done."""
+    """The last look before the call found a reason not to make it. Nothing was done.
 
-    def __init__(self, message: str, why: Why = Why.IMAGE_PROTECTED) -> None:
-        super().__init__(message)
+    ``told`` is for the objects of tenants; what ``detail`` adds tells of others.
+    """
+
+    def __init__(self, told: str, why: Why = Why.IMAGE_PROTECTED, *, detail: str = "") -> None:
+        super().__init__(f"{told}: {detail}" if detail else told)
+        self.told = told
+        self.detail = detail
         self.why = why
 
 
@@ -74,9 +80,8 @@ class LastLook:
             except NotExaminable as error:
                 wrong = error.message
             if wrong:
-                raise Refused(
-                    f"{overlay.uri} is not used as content: Prepared says: {wrong}", Why.OVERLAY_UNUSABLE
-                )
+                text = f"{overlay.uri} is not used as content: Prepared says: {NotExaminable.public}"
+                raise Refused(text, Why.OVERLAY_UNUSABLE, detail=wrong)
 
     async def is_empty(self, target: str, source: Source) -> bool:
         """Whether an image that a call named as the new top of a disk holds nothing that a guest wrote.
@@ -103,9 +108,9 @@ class LastLook:
         here = await self._driver.definitions()
         if here.unread:
             raise Refused(
-                f"what machine {', '.join(sorted(here.unread.values()))} uses cannot be told while it does "
-                f"not answer: the point waits for it",
+                "whether another machine uses the place cannot be told now: the point waits for that",
                 Why.USERS_UNKNOWN,
+                detail=f"machine {', '.join(sorted(here.unread.values()))} does not answer",
             )
         claims = await self._fleet.claims(here.documents)
         for one in lent:
@@ -114,7 +119,7 @@ class LastLook:
             for claim in claims:
                 own = claim.recorded and (claim.uuid, claim.target) == (self._uuid, one.target)
                 if claim.name in names and not own:
-                    raise Refused(in_use(source, claim.user), Why.OVERLAY_UNUSABLE)
+                    raise Refused(in_use(source), Why.OVERLAY_UNUSABLE, detail=f"{claim.user} names it")
 
     async def refuse_if_referred(self, operation: Operation) -> None:
         """A commit writes into the kept image: nobody else's header may name it, nor a layer above it."""
@@ -126,11 +131,13 @@ class LastLook:
         except (NotListable, Unreadable) as error:
             raise Refused(
                 f"whether another image stands on {operation.kept.source.uri}, and would change with it, "
-                f"is not known: {error.message}",
+                f"is not known: an administrator finds why in the events of the Hypervisor",
                 Why.CAPABILITY_MISSING if isinstance(error, NoStorageDriver) else Why.USERS_UNKNOWN,
+                detail=error.message,
             ) from error
         if found.users:
-            raise Refused(found.objection(operation.kept.source))
+            objection = found.objection(operation.kept.source)
+            raise Refused(objection, detail=f"{found.named}; {WAYS_OUT}")
 
     async def refuse_if_used(self, source: Source) -> None:
         """No chain of this domain, nobody else's, and no header may name an image that is about to go,
@@ -144,15 +151,16 @@ class LastLook:
         if elsewhere is None:
             raise Stale("who else uses the image was not read")
         if named := sorted(source.footprints & elsewhere.keys()):
-            raise Refused(f"the image is used by {elsewhere[named[0]]}")
+            raise Refused("the image is in use", detail=f"it is used by {elsewhere[named[0]]}")
         obstacle = unread(self._observation, source)
         if obstacle is None and source.type == "network":
             obstacle = unasked(self._observation, source)
         if obstacle is not None:
-            raise Refused(obstacle.message, obstacle.why)
+            raise Refused(obstacle.message, obstacle.why, detail=obstacle.detail)
         found = await self._bystanders.referrers([source])
         if found.users:
-            raise Refused(f"{source.uri} is the backing image of {found.named}; {WAYS_OUT}")
+            text = f"{source.uri} is the backing image of another"
+            raise Refused(text, detail=f"{found.named}; {WAYS_OUT}")
         if found.leftovers:
             raise NotRemovable(
                 f"it is the backing image of {', '.join(found.leftovers)}, which left the chain before it "

@@ -16,7 +16,8 @@ def event_body(
 ) -> Raw:
     """The ``events.k8s.io/v1`` Event. ``token`` makes its name unique; a repeated request has the same one.
 
-    An Event about a cluster-scoped object is kept in the namespace ``default``, where kubectl looks for it.
+    An Event about a cluster-scoped object is kept in the namespace ``kube-system``: kubectl describe looks
+    for it everywhere, and it may tell of other namespaces, of which whoever uses ``default`` must not know.
     """
     namespace, name = name_of(regarding)
     return {
@@ -24,7 +25,7 @@ def event_body(
         "kind": EVENT.name,
         "metadata": {
             "name": f"{name[: NAME_LIMIT - len(token) - 1]}.{token}",
-            "namespace": namespace or "default",
+            "namespace": namespace or "kube-system",
         },
         "eventTime": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "reportingController": REPORTING_CONTROLLER,

@@ -14,6 +14,7 @@ from controller.kube.events import EventRecorder
 from controller.kube.kinds import Raw
 from controller.kube.port import KubeClient
 from controller.reconcile.belief import Belief
+from controller.reconcile.details import Details
 from controller.reconcile.ledger import Ledger
 from controller.reconcile.orphans import Orphans
 from controller.reconcile.overdue import Overdue
@@ -41,6 +42,7 @@ class Context:
     orphans: Orphans
     overdue: Overdue
     pace: Pace
+    details: Details
     hosts: Mapping[str, Host]
     cluster: str
     now: Callable[[], datetime]

@@ -115,6 +115,7 @@ class DomainPass:
                 told = await with_stalls(
                     found.plan, found.observation, driver, self._context.ledger, self._key
                 )
+                self._context.details.tell(self._key, found.observation, told)
                 await self._reporter.report(found.observation, told, misfits)
                 self._chains.saw(self._key, found.observation, wants, found.circumstances)
                 await space.refresh(self._key, driver, found.observation, found.plan, took=self._took)
@@ -346,7 +347,7 @@ class DomainPass:
         elif isinstance(step, Record):
             self._recorded(step, before)
         elif isinstance(step, Discard) and result.left:
-            self._reporter.left(step.removal, result.left)
+            self._reporter.left(step.removal, result.told)
 
     def _recorded(self, step: Record, before: Observation) -> None:
         """Note what an operation came to, or what others did."""

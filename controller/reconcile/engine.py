@@ -33,6 +33,7 @@ from controller.reconcile.chains import Chains
 from controller.reconcile.class_store import ClassStore
 from controller.reconcile.classes import Classes
 from controller.reconcile.context import Context
+from controller.reconcile.details import Details
 from controller.reconcile.domain_pass import DomainPass
 from controller.reconcile.fleet import Counts, Fleet, MakeConnector, report_hypervisor
 from controller.reconcile.keys import ChainKey, ClassKey, ReportKey
@@ -98,20 +99,22 @@ class Engine:
         watch = QueueWatch(metrics, _QUEUE)
         self._queue: KeyedQueue[Key] = KeyedQueue(lane=_lane, lane_width=options.workers, watch=watch)
         self._fleet = Fleet(make_connector, metrics, on_event=self._on_event, on_change=self._on_host)
+        store = Store(
+            now=now,
+            classes=ClassStore(lambda name: self._queue.add(ClassKey(name))),
+            chains=ChainStore(shares=Shares(lambda: CHAINS, self._queue.add)),
+            shares=Shares(self._share, self._queue.add),
+        )
         self._context = Context(
             client=client,
             recorder=recorder,
             metrics=metrics,
-            store=Store(
-                now=now,
-                classes=ClassStore(lambda name: self._queue.add(ClassKey(name))),
-                chains=ChainStore(shares=Shares(lambda: CHAINS, self._queue.add)),
-                shares=Shares(self._share, self._queue.add),
-            ),
+            store=store,
             ledger=Ledger(now),
             orphans=Orphans(metrics),
             overdue=Overdue(now),
             pace=Pace(),
+            details=Details(recorder, store),
             hosts=self._fleet.hosts,
             cluster=options.cluster_id,
             now=now,
@@ -283,6 +286,7 @@ class Engine:
     async def _domain(self, key: DomainKey) -> float | None:
         if not self._wakeups.means_something(key):
             self._context.ledger.forget(key)
+            self._context.details.forget(key)
             return None
         if key.hypervisor not in self._fleet.hosts:
             self._wakeups.resolve_anew(key)

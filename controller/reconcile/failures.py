@@ -45,20 +45,46 @@ def note_failure(
     why = _why(error)
     if isinstance(step, Discard):
         layer = step.removal.layer
-        text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error}"
+        text = f"the layer is merged; its image {layer.source.uri} cannot be removed yet: {error.told}"
         why = Why.FAILED if why is Why.IMAGE_PROTECTED else why  # nothing is written to
-        ledger.discard_failed(key, layer.key, Blocked(why, text))
+        ledger.discard_failed(key, layer.key, Blocked(why, text, detail=_detail(error, error.told)))
         return
     if isinstance(step, SpellOut):
-        ledger.discard_failed(key, step.name, Blocked(why, str(error)))
+        blocked = Blocked(why, error.told, detail=_detail(error, error.told))
+        ledger.discard_failed(key, step.name, blocked)
         return
-    text = f"libvirt is busy with this domain: {error}" if isinstance(error, Busy) else str(error)
+    told = _told(step, error)
+    detail = _detail(error, told)
+    text = f"libvirt is busy with this domain: {told}" if isinstance(error, Busy) else told
     if isinstance(error, StorageUnreachable):
         text += f"; {_NOT_SENT}"
     if isinstance(step, Record | Pivot | Abort):
-        ledger.record_failed(key, step.target, why, text)
+        ledger.record_failed(key, step.target, Blocked(why, text, detail=detail))
     else:
-        ledger.failed(key, _concerned(step), why, text)
+        ledger.failed(key, _concerned(step), Blocked(why, text, detail=detail))
+
+
+def _told(step: Step, error: HypervisorError | Refused | Stale) -> str:
+    """What the objects say. Of a place that an object names itself only that it cannot be used: whether there
+    is a file or a server, and what it answers, would be told to whoever names it."""
+    named = (
+        [one.operation.kept.source.uri for one in step.disks if one.operation.lent]
+        if isinstance(step, Take)
+        else []
+    )
+    if not named or isinstance(error, Refused | Stale | OutOfStep | StorageUnreachable):
+        return error.told
+    return (
+        f"no layer can be made at {', '.join(named)}: the place is in use, or cannot be reached, or is none "
+        f"that QEMU can write a layer to; an administrator finds in the events of the Hypervisor which"
+    )
+
+
+def _detail(error: HypervisorError | Refused | Stale, told: str) -> str:
+    """What is left out of ``told``, for those who look after the hypervisors."""
+    if isinstance(error, Refused):
+        return error.detail
+    return str(error) if str(error) != told else ""
 
 
 def _concerned(step: Take | StartMerge) -> dict[str, tuple[Owner, ...]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from controller.chain.blocked import Blocked, Why
@@ -40,12 +40,13 @@ JOB_ENDED = {
 """For people: the event of a failed job carries no reason (libvirt has none in its API)."""
 
 
-def _told(why: Why, message: str, namespaces: Collection[str]) -> Blocked:
+def _told(why: Blocked, namespaces: Collection[str]) -> Blocked:
     """What failed for some is told in their namespaces; elsewhere only that it is not one's own."""
     if not namespaces:
-        return Blocked(why, message)
+        return why
     text = "what another namespace wants of this disk has failed; it waits, and nothing else does"
-    return Blocked(why, text, own=tuple((namespace, message) for namespace in sorted(namespaces)))
+    own = tuple((namespace, why.message) for namespace in sorted(namespaces))
+    return replace(why, message=text, own=own)
 
 
 def _pace(why: Why) -> Backoff:
@@ -125,13 +126,11 @@ class Ledger:
         """A transaction over several disks failed: go disk by disk, so one stops no other."""
         return key in self._split
 
-    def failed(
-        self, key: DomainKey, concerned: Mapping[str, Collection[Owner]], why: Why, message: str
-    ) -> None:
+    def failed(self, key: DomainKey, concerned: Mapping[str, Collection[Owner]], why: Blocked) -> None:
         """Something failed: those whom it concerns wait before the next try, longer each time. By target, the
         VolumeSnapshots that it was done for; without one it is the disk that waits."""
         together = len(concerned) > 1
-        blocked = _told(why, message, {one.namespace for owners in concerned.values() for one in owners})
+        blocked = _told(why, {one.namespace for owners in concerned.values() for one in owners})
         if together:
             self._split.add(key)
         for target, owners in concerned.items():
@@ -139,12 +138,12 @@ class Ledger:
             for one in owners or (target,):
                 count = self._failures[key, one] = self._failures.get((key, one), 0) + 1
                 split_first = together and count == 1
-                delay = timedelta(seconds=0.0 if split_first else _pace(why).delay(count))
+                delay = timedelta(seconds=0.0 if split_first else _pace(why.why).delay(count))
                 self._holds.setdefault(key, {})[one] = Hold(self.now() + delay, blocked)
 
-    def record_failed(self, key: DomainKey, target: str, why: Why, message: str) -> None:
+    def record_failed(self, key: DomainKey, target: str, why: Blocked) -> None:
         """The record of a disk could not be written, or a pivot was refused: that waits as well."""
-        self.failed(key, {target: ()}, why, message)
+        self.failed(key, {target: ()}, why)
         self._records.setdefault(key, {})[target] = self._holds[key][target]
 
     def undone(self, key: DomainKey, target: str, owners: Collection[Owner], what: str) -> bool:
@@ -160,7 +159,7 @@ class Ledger:
         count = max(self._failures.get((key, one), 0) for one in subjects)
         if error or count:
             text = f"{what} on disk {target} ended without effect"
-            self.failed(key, {target: owners}, Why.FAILED, f"{text}: {error}" if error else text)
+            self.failed(key, {target: owners}, Blocked(Why.FAILED, f"{text}: {error}" if error else text))
             self._told.discard((key, target))
         else:
             self._failures.update(((key, one), 1) for one in subjects)

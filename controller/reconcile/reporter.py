@@ -15,7 +15,7 @@ from controller.chain.journal import Owner, Removal
 from controller.chain.observation import Observation
 from controller.chain.parse import ParseError
 from controller.chain.steps import Abort, Record
-from controller.hypervisor.errors import Busy, StorageUnreachable, Unreadable
+from controller.hypervisor.errors import Busy, HypervisorError, StorageUnreachable, Unreadable
 from controller.kube.errors import ObjectDeleting, ObjectGone
 from controller.kube.kinds import VOLUME_SNAPSHOT
 from controller.reconcile.accounts import Account
@@ -79,7 +79,8 @@ def unreadable(error: Exception, *, deleting: bool = False) -> Verdict:
         reason = Reason.FAILED if answered else Reason.HYPERVISOR_UNREACHABLE
     hang = " (as when a storage server of its disks hangs, or while it arrives by a migration)"
     hint = hang if isinstance(error, Busy) else ""
-    message = f"{error}{hint}; nothing is concluded from that, and it is tried again"
+    told = error.told if isinstance(error, HypervisorError) else str(error)
+    message = f"{told}{hint}; nothing is concluded from that, and it is tried again"
     state = State.DELETING if deleting else State.WAITING
     fact = Fact(Truth.UNKNOWN, reason, message)
     return Verdict(state, reason, message, resolved=RESOLVED, chain_in_sync=fact)
@@ -199,9 +200,8 @@ class Reporter:
         for removal, why in self._left:
             if owner in removal.owners:
                 uri = removal.layer.source.uri
-                self._context.recorder.warning(
-                    snapshot.raw, "ImageLeft", "Remove", f"{uri} is not needed any more and stays: {why}"
-                )
+                text = f"{uri} is not needed any more and stays: {why}"
+                self._context.recorder.warning(snapshot.raw, "ImageLeft", "Remove", text)
         raw = await self._context.client.remove_finalizer(VOLUME_SNAPSHOT, snapshot.raw)
         if raw is not None:
             self._context.learn(snapshot, raw)

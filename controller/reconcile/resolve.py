@@ -69,8 +69,8 @@ def resolve(
         return found
     return NotFound(
         Reason.NOT_UNDERSTOOD,
-        f"Hypervisor {', '.join(maybe)} may have {_label(sourced)}, and this controller does not understand "
-        f"that object: upgrade the controller (kubectl describe hypervisors says what it does not know)",
+        f"a Hypervisor may have {_label(sourced)}, and this controller does not understand that object: "
+        f"upgrade the controller (kubectl describe hypervisors says what it does not know)",
         stalled=True,
     )
 
@@ -153,16 +153,20 @@ def _missing(sourced: Sourced, usable: Sequence[Candidate]) -> NotFound:
     if away:
         return NotFound(
             Reason.HYPERVISOR_UNREACHABLE,
-            f"no connected hypervisor has {label}, and {', '.join(away)} cannot be asked now; nothing is "
-            f"concluded from that (kubectl get hypervisors says why)",
+            f"no connected hypervisor has {label}, and {_others(away)} cannot be asked now; nothing is "
+            f"concluded from that (an administrator: kubectl get hypervisors says why)",
         )
-    asked = ", ".join(sorted(one.hypervisor.name for one in usable))
     return NotFound(
         Reason.DOMAIN_NOT_FOUND,
-        f"no hypervisor that namespace {sourced.namespace} may use has {label} (asked: {asked}); define the "
-        f"domain, or correct the name in a new {type(sourced).__name__}",
+        f"no hypervisor that namespace {sourced.namespace} may use has {label}; define the domain, or "
+        f"correct the name in a new {type(sourced).__name__}",
         gone=True,
     )
+
+
+def _others(names: Sequence[str]) -> str:
+    """How many there are, for those who need not know which."""
+    return "one more" if len(names) == 1 else f"{len(names)} more"
 
 
 def _nowhere(sourced: Sourced, candidates: Sequence[Candidate]) -> NotFound:

@@ -45,8 +45,9 @@ async def with_stalls(
                 (layer.source for layer in facts.live.layers), running=Running.of(observation).written()
             )
         except StorageUnreachable as error:
-            text = f"the job stands still: {error}; it goes on when the server answers"
-            waiting[disk.target] = Blocked(Why.STORAGE_UNREACHABLE, text)
+            text = f"the job stands still: {error.told}; it goes on when the server answers"
+            detail = error.message if error.public else ""
+            waiting[disk.target] = Blocked(Why.STORAGE_UNREACHABLE, text, detail=detail)
         else:
             if ledger.now() - since >= _patience(found, disk.target):
                 waiting[disk.target] = _at_a_standstill(since)
@@ -89,5 +90,6 @@ async def cause_of(error: Exception, driver: Driver, remote: Sequence[Source]) -
     try:
         await driver.reach(remote)
     except StorageUnreachable as found:
-        return StorageUnreachable(f"{error}: {found}; it goes on when the server answers")
+        told = f"{error.told}: {found.told}; it goes on when the server answers"
+        return StorageUnreachable(f"{error}: {found}; it goes on when the server answers", public=told)
     return error

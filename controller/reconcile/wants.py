@@ -6,6 +6,7 @@ such an object keeps what it has, and nothing is begun for it.
 
 from __future__ import annotations
 
+import logging
 import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from controller.reconcile.distrust import is_known
 from controller.reconcile.overlay_access import is_given, named_place, reserved
 from controller.reconcile.pieces import in_pieces
 from controller.reconcile.store import Snapshot, Store
+
+log = logging.getLogger(__name__)
 
 Given = Callable[[str], tuple[str, ...]]
 """By namespace: patterns of the places that its VolumeSnapshots may name for layers."""
@@ -227,11 +230,16 @@ async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> 
     try:
         pool = await driver.pool(overlay.pool)
     except (NotFound, Unsupported) as error:
-        text = f"overlay.pool {overlay.pool} cannot be used: {error.message}; name another place"
-        return Unusable(Reason.OVERLAY_REQUIRED, text)
+        return _no_pool(overlay.pool, error.message)
     template = _template(pool)
-    text = f"pool {pool.name} of type {pool.type} cannot hold overlays: name another one"
-    return Placement(template) if template else Unusable(Reason.OVERLAY_REQUIRED, text)
+    return Placement(template) if template else _no_pool(pool.name, f"type {pool.type} cannot hold overlays")
+
+
+def _no_pool(name: str, why: str) -> Unusable:
+    """Whether there is a pool of this name, and what it is, is for administrators."""
+    log.info("a pool cannot be used for layers", extra={"pool": name, "why": why})
+    text = f"overlay.pool {name} is no pool of this hypervisor that layers can go to: name another place"
+    return Unusable(Reason.OVERLAY_REQUIRED, text)
 
 
 def _template(pool: Pool) -> Source | None:

@@ -93,5 +93,5 @@ def test_a_place_that_anybody_claims_is_not_used(name: str) -> None:
     blocked = lent_guard(seen, Source.file("/images/spare"))
     assert blocked is not None
     assert blocked.why is Why.OVERLAY_UNUSABLE
-    assert "disk vdb of web-2" in blocked.message
+    assert "disk vdb of web-2" in blocked.whole
     assert not plan(seen, [b.want("a", placement=PLACE)], NOON).steps

@@ -10,4 +10,4 @@ def says(found: Blocked | None, why: Why, *words: str) -> None:
     assert found is not None
     assert found.why is why
     for word in words:
-        assert word in found.message, f"{word!r} is not in {found.message!r}"
+        assert word in found.whole, f"{word!r} is not in {found.message!r}"

@@ -118,6 +118,22 @@ class Shop:
 
         return wait_until(find, timeout=timeout, what=f"event {reason} of {name}", interval=0.2)
 
+    def wait_detail(self, *words: str, hypervisor: str = "host-a", timeout: float = 10) -> str:
+        """Wait for an event of the Hypervisor with all these words: what tells of others is told there alone,
+        to administrators."""
+
+        def find() -> str | None:
+            command = ("-n", "kube-system", "get", "events.events.k8s.io", "-o", "json")
+            items = json.loads(self.plane.kubectl(*command).stdout)["items"]
+            notes = [
+                one["note"]
+                for one in items
+                if (one["regarding"].get("kind"), one["regarding"].get("name")) == ("Hypervisor", hypervisor)
+            ]
+            return next((note for note in notes if all(word in note for word in words)), None)
+
+        return wait_until(find, timeout=timeout, what=f"an event of {hypervisor} says {words}", interval=0.2)
+
     def clear(self) -> None:
         """Take all VolumeSnapshots away at once, whatever they wait for: the machines go next."""
         left = sorted(self.names())

@@ -56,7 +56,7 @@ def test_a_class_alone_waits_for_those_who_use_it(stage: Stage) -> None:
     shop.delete("awaiting")
     shop.kubectl("wait", "--for=delete", "volumesnapshotclass/awaited", "--timeout=10s")
     assert len(machine.chain()) == 1
-    items = json.loads(shop.plane.kubectl("-n", "default", *events).stdout)["items"]
+    items = json.loads(shop.plane.kubectl("-n", "kube-system", *events).stdout)["items"]
     told = [one for one in items if one["regarding"]["name"] == "awaited"]
     assert [one["reason"] for one in told] == ["ClassInUse"]
     assert "shop/awaiting" in told[0]["note"]

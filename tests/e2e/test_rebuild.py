@@ -178,7 +178,8 @@ def test_with_another_identity_and_another_key_that_takes_over(lost: Lost, rebui
     shop.apply(mine, *lost.manifests.values())
     controller.start()
     for name in lost.manifests:
-        assert lost.cluster in shop.waits_for(name, "ForeignOwner")
+        shop.waits_for(name, "ForeignOwner")
+    shop.wait_detail(lost.cluster)
     assert lost.chain_now() == lost.chain
     heir = json.loads(mine)
     heir["spec"]["takeOverFrom"] = [lost.cluster]

@@ -91,7 +91,7 @@ async def test_what_somebody_names_or_may_name_is_a_user(changes: dict[str, obje
     for observation in (seen(left("x"), **changes), seen(listed=(path("x"),), **changes)):
         found = await asked(observation, x=BASE)
         assert words in found.users[path("x")]
-        assert words in found.objection(BASE)
+        assert words in found.named
 
 
 async def test_what_another_image_stands_on_is_a_user_unless_that_is_unused_too() -> None:
@@ -133,7 +133,7 @@ async def test_an_image_on_the_network_is_named_as_it_can_be_listed() -> None:
 
 async def test_only_some_of_many_are_named() -> None:
     found = await asked(seen(), **{f"x{number}": BASE for number in range(20)})
-    assert "and 12 more" in found.objection(BASE)
+    assert "and 12 more" in found.named
 
 
 def test_a_journal_keeps_what_is_a_leftover() -> None:

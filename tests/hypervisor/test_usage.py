@@ -96,7 +96,7 @@ async def test_a_merge_into_an_image_that_others_read_is_refused_however_they_sp
     found = shared_guard(MergeCase(observation, facts, facts.live, down, Policy()))
     assert found is not None
     assert found.why is Why.IMAGE_PROTECTED
-    assert "disk vda of web-2" in found.message
+    assert "disk vda of web-2" in found.whole
 
 
 async def test_images_of_other_volumes_and_the_own_chain_are_in_nobodys_way() -> None:
@@ -214,7 +214,7 @@ async def test_one_that_fails_is_one_that_was_not_asked() -> None:
     verdict = merge_verdict(MergeCase(found, facts, facts.live, down, Policy()))
     assert verdict is not None
     assert (verdict.why, verdict.passing) == (Why.HYPERVISOR_UNREACHABLE, True)
-    assert "kvm-2, kvm-3" in verdict.message
+    assert "kvm-2, kvm-3" in verdict.whole
 
 
 async def test_b9_a_machine_that_does_not_tell_what_it_uses_may_use_anything() -> None:
@@ -229,8 +229,8 @@ async def test_b9_a_machine_that_does_not_tell_what_it_uses_may_use_anything() -
     verdict = merge_verdict(MergeCase(found, facts, facts.live, down, Policy()))
     assert verdict is not None
     assert verdict.why is Why.USERS_UNKNOWN
-    assert "machine hung-1" in verdict.message
-    assert "base" in verdict.message
+    assert "machine hung-1" in verdict.whole
+    assert "base" in verdict.whole
     assert merge_verdict(MergeCase(found, facts, facts.live, up, Policy())) is None
     journal = found.journal.with_disk(
         DiskJournal("vda", removals=(Removal(Layer(image("old"), "qcow2"), ()),))
@@ -349,7 +349,7 @@ async def test_a_place_that_is_named_outside_disks_is_not_lent(devices: str, *, 
     blocked = lent_guard(found, spare)
     assert blocked is not None
     assert blocked.why is Why.OVERLAY_UNUSABLE
-    assert "the definition of web-2" in blocked.message
+    assert "the definition of web-2" in blocked.whole
     assert lent_guard(found, Source.file("/srv-2/spare")) is None
 
 

@@ -93,7 +93,7 @@ async def test_one_that_is_used_on_this_or_another_hypervisor_is_not_written_ove
         ("base-3", "disk vda of web-3 on Hypervisor host-b"),
     ):
         world.snapshot(name, overlay=at(name))
-        await world.says(name, "OverlayUnusable", f"because {words} names it", stalled=True)
+        await world.says(name, "OverlayUnusable", "it is in use", f"{words} names it", stalled=True)
     assert not [call for call in host.faults.calls if call.name in {"create_snapshot", "set_metadata"}]
 
 

@@ -110,7 +110,7 @@ async def test_a_machine_that_is_gone_and_a_hypervisor_that_is_away(world: World
     world.delete("a")
     await asyncio.sleep(300)
     assert world.object("a") is not None
-    await world.says("a", "HypervisorUnreachable", "host-b", "cannot be asked")
+    await world.says("a", "HypervisorUnreachable", "one more cannot be asked")
     away.start_libvirtd()
     await world.until(lambda: world.object("a") is None, 95)
 

@@ -73,7 +73,8 @@ async def test_an_image_that_somebody_else_names_waits_and_says_so(world: World)
     host.auto = True
     host.finish_jobs(uuid)
     await world.until(lambda: world.condition("a")[1] == "Removing")
-    await world.until(lambda: "thief" in world.condition("a")[2], 60)
+    await world.until(lambda: "is in use" in world.condition("a")[2], 60)
+    await world.until(lambda: any("thief" in note for note in world.details()))
     assert Source.file(f"/images/{overlay}").key in host.storage.images
     host.undefine(thief)
     await world.until(lambda: world.object("a") is None, 120)

@@ -293,20 +293,30 @@ class World:
 
     async def says(self, name: str, reason: str, *words: str, stalled: bool = False) -> str:
         """Wait until the object is not Ready for this reason, and says these words; returns the message.
+        Words that tell of others may be in the Hypervisor's events instead (:meth:`details`).
 
         ``stalled``: a person is needed; otherwise it is waited for something that may come by itself."""
         await self.until(lambda: self.condition(name)[1] == reason)
         await self.settled()  # or the echo of this very status would look again, and hide a missing wake-up
         status, _, message = self.condition(name)
         assert status == "False"
+        everything = "\n".join((message, *self.details(reason)))
         for word in words:
-            assert word in message, f"{word!r} is not in {message!r}"
+            assert word in everything, f"{word!r} is not in {everything!r}"
         wanted = ("Stalled", "Reconciling") if stalled else ("Reconciling", "Stalled")
         assert [self.condition(name, kind)[0] for kind in wanted] == ["True", "False"]
         raw = self.object(name)
         assert raw is not None
         assert raw["status"]["observedGeneration"] == raw["metadata"]["generation"]
         return message
+
+    def details(self, reason: str = "") -> list[str]:
+        """What those are told who look after the hypervisors, of this reason or of all."""
+        return [
+            event["note"]
+            for event in self.kube.events
+            if event["regarding"]["kind"] == "Hypervisor" and (not reason or event["reason"] == reason)
+        ]
 
     def events(self, reason: str) -> list[str]:
         """The notes of all Events with this reason."""
