@@ -23,7 +23,8 @@ ALLOWED = [
     *(("volumesnapshotclasses.varve.dev", verb, "") for verb in ("get", "list", "watch", "patch")),
     ("events.events.k8s.io", "create", "shop"),
     ("namespaces/kube-system", "get", ""),
-    *(("leases.coordination.k8s.io", verb, "varve-system") for verb in ("get", "create", "update")),
+    *(("leases.coordination.k8s.io/varve", verb, "varve-system") for verb in ("get", "update")),
+    ("leases.coordination.k8s.io", "create", "varve-system"),
     *(("secrets/varve-journal-key", verb, "varve-system") for verb in ("get", "update")),
 ]
 REFUSED = [
@@ -37,7 +38,9 @@ REFUSED = [
     ("secrets", "create", "varve-system"),
     ("namespaces/shop", "get", ""),
     ("namespaces", "list", ""),
-    ("leases.coordination.k8s.io", "get", "kube-system"),
+    ("leases.coordination.k8s.io/varve", "get", "kube-system"),
+    *(("leases.coordination.k8s.io/another", verb, "varve-system") for verb in ("get", "update")),
+    *(("leases.coordination.k8s.io", verb, "varve-system") for verb in ("list", "delete")),
     ("customresourcedefinitions.apiextensions.k8s.io", "list", ""),
     ("pods", "list", "varve-system"),
 ]

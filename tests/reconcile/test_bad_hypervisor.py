@@ -72,7 +72,7 @@ async def test_a_hypervisor_that_refuses_connections(world: World) -> None:
     host.stop_libvirtd()
     await world.start()
     world.snapshot("a")
-    await world.says("a", "HypervisorUnreachable", "host-a", "kubectl get hypervisors")
+    await world.says("a", "HypervisorUnreachable", "cannot be asked", "kubectl get hypervisors")
     ready = world.hypervisor("host-a")["status"]["conditions"][0]
     assert (ready["status"], ready["reason"]) == ("False", "HypervisorUnreachable")
     assert "Connection refused" in ready["message"]
@@ -164,7 +164,7 @@ async def test_a_uri_that_would_run_a_program(world: World, uri: str) -> None:
     assert conditions["Stalled"]["status"] == "True"
     assert conditions["Ready"]["reason"] == "InvalidURI"
     assert "write" in conditions["Ready"]["message"] or "leave" in conditions["Ready"]["message"]
-    await world.says("a", "HypervisorUnreachable", "host-a", "kubectl get hypervisors")
+    await world.says("a", "HypervisorUnreachable", "cannot be asked", "kubectl get hypervisors")
     assert not asked
     world.make_connector = None
     host = world.add_host("host-a")

@@ -27,7 +27,7 @@ async def test_a_domain_that_does_not_exist(world: World) -> None:
     world.policy()
     await world.start()
     world.snapshot("a")
-    await world.says("a", "DomainNotFound", "a domain named web-1", "host-a", "define the domain")
+    await world.says("a", "DomainNotFound", "a domain named web-1", "define the domain")
     assert world.condition("a", "Resolved")[:2] == ("False", "DomainNotFound")
     unchanged(host)
     web(host)

@@ -300,7 +300,7 @@ class World:
         await self.settled()  # or the echo of this very status would look again, and hide a missing wake-up
         status, _, message = self.condition(name)
         assert status == "False"
-        everything = "\n".join((message, *self.details(reason)))
+        everything = "\n".join((message, *self.details()))
         for word in words:
             assert word in everything, f"{word!r} is not in {everything!r}"
         wanted = ("Stalled", "Reconciling") if stalled else ("Reconciling", "Stalled")
