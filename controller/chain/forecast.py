@@ -23,6 +23,8 @@ from controller.chain.outcome import settled
 from controller.chain.plan import DiskPlan, State
 from controller.chain.planner import plan
 
+_ANOTHERS = "a point that another namespace wants of this disk waits; nothing else does"
+
 
 class ForeseenKind(StrEnum):
     """What a step of the forecast does."""
@@ -97,7 +99,7 @@ def forecast(
     found = plan(observation, wanted, circumstances)
     pending = {standing.want.owner for standing in found.standings if standing.state is State.PENDING}
     disks = []
-    for disk in found.disks:
+    for disk in map(_of_their_own, found.disks):
         facts = observation.disks.get(disk.target)
         if facts is None or facts.chain is None or observation.is_refused:
             disks.append(DiskForecast(disk.target, blocked=disk.blocked))
@@ -108,6 +110,20 @@ def forecast(
         merging = Merging(observation, facts, facts.chain, record, mine, circumstances)
         disks.append(replace(_disk(merging, takes, disk), too_long=disk.too_long))
     return tuple(disks)
+
+
+def _of_their_own(disk: DiskPlan) -> DiskPlan:
+    """The plan of a disk in which what is against single points is told where they are wanted alone."""
+
+    def own(blocked: Blocked | None) -> Blocked | None:
+        names = {owner.namespace for owner, why in disk.refused.items() if why == blocked}
+        if blocked is None or not names:
+            return blocked
+        told = tuple((name, blocked.to(name).message) for name in sorted(names))
+        return replace(blocked, message=_ANOTHERS, own=told)
+
+    refused = {owner: own(why) or why for owner, why in disk.refused.items()}
+    return replace(disk, blocked=own(disk.blocked), untaken=own(disk.untaken), refused=refused)
 
 
 def _as_if_deleted(want: Want, circumstances: Circumstances) -> Want:
