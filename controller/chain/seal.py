@@ -111,11 +111,11 @@ def _told(record: etree._Element) -> Iterator[object]:
     space between elements."""
     for event, element in etree.iterwalk(record, events=("start", "end")):
         if event == "end":
-            tail = element.tail if element is not record else None
-            yield tail if tail and tail.strip() else ""
+            tail = element.tail
+            yield tail if tail and element is not record and tail.strip() else ""
             continue
-        attributes = {str(name): str(value) for name, value in element.attrib.items()}
+        attributes = sorted(element.items())
         if element is record:
-            attributes.pop(ATTRIBUTE, None)
-        text = element.text or ""
-        yield [str(element.tag), sorted(attributes.items()), text if text.strip() or not len(element) else ""]
+            attributes = [pair for pair in attributes if pair[0] != ATTRIBUTE]
+        text = element.text
+        yield [element.tag, attributes, text if text and (text.strip() or not len(element)) else ""]

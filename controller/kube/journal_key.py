@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from controller.chain.seal import SHORTEST, Seals
-from controller.kube.errors import Conflict, ObjectGone, Rejected
+from controller.kube.errors import Conflict, Forbidden, ObjectGone, Rejected
 from controller.kube.kinds import NAMESPACE, SECRET, Kind, Raw
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,15 @@ async def seals(store: Secrets, namespace: str, *, random: Callable[[int], bytes
     Two controllers that do so at once end with one key. Raises KubeError, with what to do about it; nothing
     may be done to a machine without a key.
     """
+    try:
+        return await _found_or_made(store, namespace, random)
+    except Forbidden as error:
+        raise Forbidden(
+            f"{error}: apply the manifests, which bring the Secret {namespace}/{NAME} and the right to it"
+        ) from error
+
+
+async def _found_or_made(store: Secrets, namespace: str, random: Callable[[int], bytes]) -> Seals:
     for _ in range(_ATTEMPTS):
         found = await store.get(SECRET, namespace, NAME)
         if found is not None and (found.get("data") or {}).get(_KEY):

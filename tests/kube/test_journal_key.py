@@ -84,7 +84,7 @@ async def test_a_key_that_is_none_is_refused_with_what_one_is(data: dict[str, st
 async def test_without_the_secret_and_without_the_right_to_make_it_nothing_begins() -> None:
     kube: Any = FakeKube()
     kube.fail("create", Forbidden("no right to create secrets"))
-    with pytest.raises(KubeError, match="no right"):
+    with pytest.raises(KubeError, match=r"no right.*apply the manifests"):
         await seals(kube, NAMESPACE)
 
 
