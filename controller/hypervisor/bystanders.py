@@ -35,6 +35,9 @@ class Referrers:
     """With what is known of who uses them, or nothing."""
     leftovers: tuple[str, ...] = ()
     """Images of ours that left the chains of this domain's disks. Nobody uses them."""
+    cut_off: bool = False
+    """All users are images that snapshot calls of ours named which were cut off. They are looked into, and
+    go, when the machine that may have them open has been stopped."""
 
     @property
     def named(self) -> str:
@@ -45,6 +48,13 @@ class Referrers:
 
     def objection(self, source: Source) -> str:
         """Why nothing is written to ``source``, or to what is read through it."""
+        if self.cut_off:
+            return (
+                f"{source.uri}, or what would be merged into it, is also the backing image of "
+                f"{', '.join(sorted(self.users))}, left by a snapshot call that was cut off: the running "
+                f"machine may have that open. Shut the machine down and start it; then it is removed, and "
+                f"this goes on"
+            )
         return (
             f"{source.uri}, or what would be merged into it, is also the backing image of another image, "
             f"which would change with it: let an administrator look who that is (events of the Hypervisor)"
@@ -70,7 +80,9 @@ class Bystanders:
             if at not in unused
         }
         left = sorted(source.uri for source in unused.values() if not self._is_listed(source))
-        return Referrers(users, tuple(left))
+        using = [source for at, source in others.items() if at not in unused]
+        cut_off = all(source is not None and source.footprint in self._cut_off for source in using)
+        return Referrers(users, tuple(left), cut_off=bool(using) and cut_off)
 
     async def _naming(self, sources: Iterable[Source]) -> dict[str, Source | None]:
         """By location, the images whose headers name one of ``sources``."""
@@ -135,6 +147,12 @@ class Bystanders:
         records = self.observation.journal.disks
         removals = (removal for record in records for removal in record.removals if is_leftover(removal))
         return frozenset(removal.layer.source.footprint for removal in removals)
+
+    @property
+    def _cut_off(self) -> frozenset[str]:
+        records = self.observation.journal.disks
+        removals = (removal for record in records for removal in record.removals)
+        return frozenset(one.layer.source.footprint for one in removals if one.attempted and not one.left)
 
     @property
     def _own(self) -> frozenset[str]:

@@ -159,7 +159,9 @@ class LastLook:
             raise Refused(obstacle.message, obstacle.why, detail=obstacle.detail)
         found = await self._bystanders.referrers([source])
         if found.users:
-            text = f"{source.uri} is the backing image of another"
+            text = (
+                found.objection(source) if found.cut_off else f"{source.uri} is the backing image of another"
+            )
             raise Refused(text, detail=f"{found.named}; {WAYS_OUT}")
         if found.leftovers:
             raise NotRemovable(

@@ -33,6 +33,13 @@ def merging(stage: Stage, direction: str) -> None:
     stage.shop.apply(other_class("killed", merge={**AT_ONCE, "direction": direction}))
 
 
+def ends_with_a_start(ready: dict[str, str]) -> bool:
+    """What the object waits for is that its machine is stopped and started, and it says so."""
+    if ready["reason"] == "ImageProtected":
+        return "left by a snapshot call that was cut off" in ready["message"]
+    return ready["reason"] == OUT_OF_STEP and bool(ready["message"])
+
+
 def taken(subject: Subject, count: int) -> list[str]:
     """So many points of vda, oldest first."""
     names = [f"{subject.machine.name}-{number}" for number in range(count)]
@@ -266,7 +273,7 @@ class Campaign:
                 ready = next((one for one in conditions if one["type"] == "Ready"), None)
                 if ready is None:
                     return False
-                if ready["reason"] == OUT_OF_STEP and ready["message"] and not started:
+                if not started and ends_with_a_start(ready):
                     reasons.append(name)
                 elif ready["status"] != "True" or "deletionTimestamp" in found["metadata"]:
                     return False

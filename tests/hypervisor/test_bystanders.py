@@ -75,6 +75,17 @@ async def test_what_may_hold_something_or_is_anothers_is_a_user(one: Removal) ->
     assert (await asked(seen(one), x=BASE)).users == {path("x"): ""}
 
 
+async def test_what_a_call_left_that_was_cut_off_goes_when_the_machine_was_stopped() -> None:
+    """Nobody has to look for it: it is of this very disk, and goes by itself."""
+    cut_off = Removal(b.layer("x"), attempted=True, run="7")
+    found = await asked(seen(cut_off), x=BASE)
+    assert found.cut_off
+    assert f"{path('x')}, left by a snapshot call that was cut off" in found.objection(BASE)
+    assert not (await asked(seen(cut_off), x=BASE, y=BASE)).cut_off
+    assert not (await asked(seen(left("x", SET_ASIDE, attempted=True)), x=BASE)).cut_off
+    assert not (await asked(seen(cut_off), z=b.layer("y").source)).cut_off
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
