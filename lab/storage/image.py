@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from lab.storage import blockdev
 from lab.storage.access import SECRET_TYPES, Access
 
 _TOOL_SECONDS = 120.0
+_LUNS_CHANGED = "UNIT_ATTENTION"
 _LOCAL = {"file": "file", "block": "dev"}  # protocol -> attribute of <source> that holds the path
 _FIXED = {"nbd", "iscsi", "block"}  # made by their server or by the kernel, so only formatted
 
@@ -180,16 +181,26 @@ def _dotted(node: Mapping[str, Any], prefix: str = "") -> str:
 def run_qemu_tool(*command: str | bytes, timeout: float = _TOOL_SECONDS) -> str:
     """Run qemu-img or qemu-io with the gluster workaround; its output.
 
-    Raises LabError when it fails or is too slow.
+    Once more when an iSCSI target tells a new session that its LUNs have changed: other initiators ask again
+    by themselves, QEMU's does not. Raises LabError when it fails or is too slow.
     """
-    shown = " ".join(os.fsdecode(word) for word in command)
+    answer = _run_qemu_tool(command, timeout)
+    if _LUNS_CHANGED in answer.stderr:
+        answer = _run_qemu_tool(command, timeout)
+    if answer.returncode != 0:
+        raise LabError(f"{_shown(command)}: {answer.stderr.strip()}")
+    return answer.stdout
+
+
+def _shown(command: Sequence[str | bytes]) -> str:
+    return " ".join(os.fsdecode(word) for word in command)
+
+
+def _run_qemu_tool(command: Sequence[str | bytes], timeout: float) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "LD_PRELOAD": str(glfs_stub())}
     try:
-        answer = subprocess.run(
+        return subprocess.run(
             command, check=False, capture_output=True, text=True, env=environment, timeout=timeout
         )
     except subprocess.TimeoutExpired:
-        raise LabError(f"{shown}: no answer within {timeout:g} s") from None
-    if answer.returncode != 0:
-        raise LabError(f"{shown}: {answer.stderr.strip()}")
-    return answer.stdout
+        raise LabError(f"{_shown(command)}: no answer within {timeout:g} s") from None
