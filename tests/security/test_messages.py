@@ -1,4 +1,4 @@
-"""What a tenant is told: a place is in use or cannot be reached, but not whose it is or what answers there."""
+"""What a tenant is told: a place is in use or cannot be reached, not whose it is or what answers there."""
 
 from __future__ import annotations
 
