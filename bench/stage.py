@@ -139,5 +139,6 @@ def _objects(cluster: Cluster, uri: str) -> None:
     access = [{"namespaces": ["*"], "domains": ["*"], "overlays": ["*", "/dev/*"]}]
     cluster.create(cluster_path("hypervisors"), "Hypervisor", "host-a", {"uri": uri, "access": access})
     for name, seconds in _CLASSES.items():
-        spec = {"merge": {"direction": "Commit", "settleSeconds": seconds}}
+        # As many layers as may be, because so many objects of one disk follow from that (ADR 18).
+        spec = {"maxLayers": 200, "merge": {"direction": "Commit", "settleSeconds": seconds}}
         cluster.create(cluster_path("volumesnapshotclasses"), "VolumeSnapshotClass", name, spec)
