@@ -229,8 +229,8 @@ async def test_a_take_waits_for_its_class_whatever_an_older_one_said(world: Worl
 
 
 async def prune(kill_at: int, phase: Phase) -> int:
-    """Take a point, then delete the class and it together; the controller is killed at one of its writes (0:
-    never) and started again. Returns how many writes there were. All must be gone in the end."""
+    """Take a point, then delete the class and it together; the controller is killed at one of its writes and
+    started again. Returns how many writes there were. All must be gone in the end."""
     world, seen = World(), 0
 
     def hook(call: Call, when: Phase) -> None:
@@ -259,13 +259,15 @@ async def prune(kill_at: int, phase: Phase) -> int:
     world.delete("a")
     await until(lambda: world.object("a") is None and the_class(world) is None)
     assert len(world.chain(host, uuid)) == 1
-    assert seen >= kill_at
     await world.stop()
     return seen
 
 
 @pytest.mark.parametrize("phase", ["before", "after"])
 async def test_a_prune_ends_wherever_the_controller_is_killed(phase: Phase) -> None:
-    """B1: the class and the point, before and after every write to Kubernetes."""
-    for number in range(1, await prune(0, phase) + 1):
-        await prune(number, phase)
+    """B1: the class and the point, before and after every write to Kubernetes. How many there are depends on
+    which of two reports comes first."""
+    number = 1
+    while await prune(number, phase) >= number:
+        number += 1
+    assert number > 6, "finalizers of both come and go, and the object tells that it is ready"
