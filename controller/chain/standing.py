@@ -63,7 +63,7 @@ def standings(
 def _standing(want: Want, look: _Look) -> Standing:
     observation, disk, facts = look.observation, look.disk, look.facts
     chain = facts.chain if facts else None
-    if observation.journal_problem or observation.foreign_owner or facts is None or chain is None:
+    if observation.is_refused or facts is None or chain is None:
         return _without_facts(want, look.written, disk, observation)
     record, unsure = look.moved
     operation = record.operation

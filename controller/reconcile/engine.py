@@ -52,6 +52,7 @@ from controller.reconcile.shares import CHAINS, Limits, Shares, snapshot_limits
 from controller.reconcile.stalled import cause_of
 from controller.reconcile.store import DomainKey, HypervisorKey, InventoryKey, Key, ObjectKey, Store
 from controller.reconcile.wakeups import Wakeups
+from controller.telemetry.garbage import Kept
 from controller.telemetry.metrics import Metrics
 from controller.telemetry.queue_watch import QueueWatch
 
@@ -96,6 +97,7 @@ class Engine:
     ) -> None:
         self._options = options
         self._metrics = metrics
+        self._kept = Kept()
         watch = QueueWatch(metrics, _QUEUE)
         self._queue: KeyedQueue[Key] = KeyedQueue(lane=_lane, lane_width=options.workers, watch=watch)
         self._fleet = Fleet(make_connector, metrics, on_event=self._on_event, on_change=self._on_host)
@@ -200,6 +202,7 @@ class Engine:
     def on_object(self, kind: Kind, event_type: str | None, raw: Raw) -> None:
         """Take note of a watch event."""
         self._wakeups.on_object(kind, event_type, raw)
+        self._kept.grown(len(self._context.store.snapshots))
 
     def _on_event(self, hypervisor: str, event: Event) -> None:
         self._wakeups.on_event(hypervisor, event)

@@ -35,8 +35,8 @@ def merging(stage: Stage, direction: str) -> None:
 
 def ends_with_a_start(ready: dict[str, str]) -> bool:
     """What the object waits for is that its machine is stopped and started, and it says so."""
-    if ready["reason"] == "ImageProtected":
-        return "left by a snapshot call that was cut off" in ready["message"]
+    if "left by a snapshot call that was cut off" in ready["message"]:
+        return True  # a merge into what that stands on, or the removal of it
     return ready["reason"] == OUT_OF_STEP and bool(ready["message"])
 
 
