@@ -142,7 +142,7 @@ class ListScanner:
             if first in '{["' or set(self._text[self._at :]) <= _SCALAR:
                 raise _More from error
             raise NotAList(str(error)) from error
-        if first not in '{["' and end == len(self._text):
-            raise _More  # a number or a word may go on
+        if first not in '{["' and set(self._text[end:]) <= _SCALAR:
+            raise _More  # a number or a word may go on: of 0.5 there may be no more than 0. so far
         self._at = end
         return value

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from controller.chain.journal import Owner, Point
 from controller.chain.journal_codec import decode, encode
 from controller.chain.parse import JOURNAL_NAMESPACE, parse_domain
+from controller.chain.seal import Sealing, Seals
 from tests.e2e.matrix import SIZE, Matrix, every_way
 from tests.e2e.stage import AT_ONCE, Stage, other_class
 
@@ -50,6 +53,13 @@ def test_pulled_up_the_base_stays_below(stage: Stage, kind: str) -> None:
     matrix.stop_and_start()
 
 
+def sealing(stage: Stage) -> Sealing:
+    """As the controller seals its records."""
+    kubectl = stage.shop.plane.kubectl
+    secret = kubectl("get", "secret", "varve-journal-key", "-n", "varve-system", "-o", "json").stdout
+    return Sealing(Seals(base64.b64decode(json.loads(secret)["data"]["key"])))
+
+
 def record(matrix: Matrix, name: str) -> None:
     """Have the journal say that the point of this object is the base: what adopting its boundary comes to."""
     domain = matrix.machine.domain
@@ -67,7 +77,11 @@ def record(matrix: Matrix, name: str) -> None:
     )
     domain.setMetadata(
         libvirt.VIR_DOMAIN_METADATA_ELEMENT,
-        encode(journal.with_disk(replace(kept, points=(*kept.points, point)))),
+        encode(
+            journal.with_disk(replace(kept, points=(*kept.points, point))),
+            sealing(matrix.stage),
+            domain=domain.UUIDString(),
+        ),
         "varve",
         JOURNAL_NAMESPACE,
         libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG,

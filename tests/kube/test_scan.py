@@ -12,7 +12,11 @@ from controller.kube.scan import ListScanner, NotAList
 TEXT = st.characters(exclude_categories=["Cs"])
 
 values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(TEXT, max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(TEXT, max_size=8),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(TEXT, max_size=4), inner, max_size=3),
     max_leaves=8,
 )
@@ -86,3 +90,10 @@ def test_a_long_item_is_not_decoded_again_for_each_piece_of_it(monkeypatch: pyte
     found = [one for at in range(0, len(text), 100) for one in scanner.feed(text[at : at + 100])]
     assert [*found, *scanner.end()] == [item]
     assert tried < 5 * len(text)
+
+
+def test_a_number_that_is_cut_after_its_point_goes_on() -> None:
+    text = b'{"a": 0.5, "items": [], "b": -1e+2}'
+    for cut in range(1, len(text)):
+        found, scanner = scanned(text, [cut])
+        assert (found, scanner.rest) == ([], {"a": 0.5, "b": -100.0})
