@@ -6,7 +6,7 @@ returned is ignored, so a pass never reports from a status that it has already r
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -34,6 +34,9 @@ from controller.reconcile.shares import Claim, Shares, snapshot_limits
 
 __all__ = ["DomainKey", "HypervisorKey", "InventoryKey", "Key", "ObjectKey", "Snapshot", "Store"]
 
+
+MOST_ENDED = 4096
+"""So many objects whose end a write of our own has shown are remembered."""
 
 Words = tuple[str | None, ...]
 """A source as it is written."""
@@ -72,6 +75,8 @@ class Store:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     shares: Shares[ObjectKey] = field(default_factory=lambda: Shares(lambda: snapshot_limits(0)))
     _deletions: dict[str, datetime] = field(default_factory=dict)
+    _ended: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """UIDs of those that our own write let go: an older event of one may come later, and is no object."""
     _named: Counter[tuple[str, Words]] = field(default_factory=Counter)
     """How many VolumeSnapshots of a namespace have a source in these words."""
 
@@ -85,7 +90,12 @@ class Store:
         known = self.snapshots.get(key) or self.unreadable.get(key)
         if known is not None and version_of(known.raw) >= version_of(raw):
             return None
+        if uid_of(raw) in self._ended:
+            return None
         if is_deleting(raw) and not finalizers_of(raw):
+            self._ended[uid_of(raw)] = None
+            if len(self._ended) > MOST_ENDED:
+                self._ended.popitem(last=False)
             return self.drop_snapshot(raw)  # what our own write returned is the last of it
         self.classes.use(key, raw.get("spec") or {})
         self._forget(key)

@@ -62,6 +62,19 @@ def test_the_last_answer_about_a_gone_object_does_not_bring_it_back() -> None:
     assert KEY not in store.snapshots
 
 
+def test_an_event_from_before_the_end_does_not_bring_an_object_back() -> None:
+    """Our own write let it go, and events wait their turn: its end would be told twice."""
+    store = Store()
+    store.put_snapshot(raw(1, finalizers=[FINALIZER]))
+    store.put_snapshot(raw(4, deletionTimestamp="2026-01-01T00:00:00Z"))  # what our write returned
+    assert not store.snapshots
+    assert store.put_snapshot(raw(2, finalizers=[FINALIZER])) is None
+    going = raw(3, finalizers=[FINALIZER], deletionTimestamp="2026-01-01T00:00:00Z")
+    assert store.put_snapshot(going) is None
+    assert not store.snapshots
+    assert store.put_snapshot(raw(5, "new")) == KEY
+
+
 def test_an_object_that_goes_with_another_finalizer_stays() -> None:
     store = Store()
     store.put_snapshot(raw(3, deletionTimestamp="2026-01-01T00:00:00Z", finalizers=["other/one"]))
