@@ -33,7 +33,7 @@ from controller.kube.kinds import HYPERVISOR, WATCHED, Kind, Raw
 from controller.kube.lease import Lease
 from controller.kube.lease_thread import LeaseThread
 from controller.kube.narrow import narrow_session
-from controller.telemetry.garbage import Kept
+from controller.telemetry.garbage import set_aside
 from controller.telemetry.health import CannotListen, Checks, HealthServers
 from controller.telemetry.lag import watch_lag
 from controller.telemetry.logs import setup_logging
@@ -148,7 +148,7 @@ class Operator:
         lag = asyncio.create_task(watch_lag(self._metrics), name="the watch of the loop")
         try:
             await _insist("learning which Hypervisors and classes there are", engine.start)
-            Kept().begin()
+            set_aside()
             watches.start()
             await asyncio.Event().wait()
         finally:

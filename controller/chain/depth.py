@@ -101,7 +101,9 @@ def too_long(
     leaving = {want.owner for want in wants if want.deleting}
     points = [point for point in record.points if chain.position(point.overlay) is not None]
     owners = [owner for point in points for owner in point.owners if owner not in leaving]
-    mine = {owner.namespace: [o for o in owners if o.namespace == owner.namespace] for owner in owners}
+    mine: dict[str, list[Owner]] = {}
+    for owner in owners:
+        mine.setdefault(owner.namespace, []).append(owner)
     own = tuple((namespace, words(found)) for namespace, found in sorted(mine.items()))
     others = f"{state}{rest}: let points of other namespaces be deleted, or {_update(gate)} {_READ}"
     return Blocked(Why.CHAIN_TOO_LONG, others if own else words([]), own=own)

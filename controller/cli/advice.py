@@ -119,7 +119,7 @@ ADVICE: dict[Reason, tuple[str, ...]] = {
     Reason.OVERLAY_NOT_AS_VERIFIED: (
         "Find out who else writes to the place that spec.overlay.source names, or who serves it; then name "
         "another one.",
-        "What was found is in the controller's log,.",
+        "What was found is in the controller's log.",
     ),
     Reason.OVERLAY_UNUSABLE: (
         "Mend the place that spec.overlay.source names, or make a new object with another one.",

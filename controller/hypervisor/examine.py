@@ -28,6 +28,7 @@ from controller.chain.prepared import Examined
 from controller.chain.source import Source
 from controller.hypervisor import reading, storage
 from controller.hypervisor.errors import NotExaminable, NotRemovable
+from controller.hypervisor.needs import no_service
 from controller.hypervisor.places import Directory
 from controller.hypervisor.qemu_node import protocol_node
 
@@ -72,8 +73,9 @@ def _as_pooled(connection: libvirt.virConnect, source: Source) -> libvirt.virSto
     does."""
     try:
         return storage.as_known(connection, source)
-    except libvirt.libvirtError:
-        if connection.isAlive():
+    except libvirt.libvirtError as error:
+        message = error.get_error_message() or str(error)
+        if error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT or no_service(message):
             return None  # a daemon without storage has no pools
         raise
 

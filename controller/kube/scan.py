@@ -1,6 +1,6 @@
 """The items of a list, one after the other as its bytes come in: a page is never in memory as a whole. Pure.
 
-A page of 500 objects of 1.5 MiB would be 750 MiB of text, and as much again decoded, in one go that stops
+A page of 100 objects of 1.5 MiB would be 150 MiB of text, and as much again decoded, in one go that stops
 everything else for seconds.
 """
 

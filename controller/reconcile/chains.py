@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from controller.api.conditions import SNAPSHOT_CONDITIONS, Fact, State, Truth, Verdict
-from controller.api.hypervisor import Hypervisor
 from controller.api.reasons import Reason
 from controller.api.schema import DNS_SUBDOMAIN
 from controller.api.volumechain import CONTROLLER_LABELS, VolumeChainStatus
@@ -85,16 +84,13 @@ class Chains:
     def policies(self, key: DomainKey, observation: Observation) -> Policies:
         """By target, the VolumeChains whose policy holds, of disks that there are or that have a record."""
         targets = {*observation.disks, *(disk.target for disk in observation.journal.disks)}
-        hypervisor = self._hypervisor(key)
+        hypervisor = self.context.store.hypervisor(key.hypervisor)
         return self.context.store.chains.policies(key, observation.name, hypervisor, targets)
 
     def approvals(self, key: DomainKey, name: str, policies: Policies) -> dict[str, tuple[Approval, ...]]:
         """What was agreed to on the disks whose merges wait for that: nothing where that cannot be read."""
-        return approvals(policies, self.context.store.chains.misread(key, name, self._hypervisor(key)))
-
-    def _hypervisor(self, key: DomainKey) -> Hypervisor | None:
-        known = self.context.store.hypervisors.get(key.hypervisor)
-        return known[1] if known is not None and not isinstance(known[1], str) else None
+        store = self.context.store
+        return approvals(policies, store.chains.misread(key, name, store.hypervisor(key.hypervisor)))
 
     def saw(
         self, key: DomainKey, observation: Observation, wants: Iterable[Want], circumstances: at.Circumstances

@@ -98,6 +98,5 @@ class Context:
         return {"identities": self.identities(hypervisor), "sealing": sealing}
 
     def _taken_over(self, hypervisor: str) -> tuple[str, ...]:
-        known = self.store.hypervisors.get(hypervisor)
-        parsed = known[1] if known else None
-        return parsed.spec.take_over_from if parsed is not None and not isinstance(parsed, str) else ()
+        known = self.store.hypervisor(hypervisor)
+        return known.spec.take_over_from if known is not None else ()

@@ -124,11 +124,9 @@ class DomainPass:
 
     def _given(self, namespace: str) -> tuple[str, ...]:
         """Where the namespace may put layers of this domain when it names the place."""
-        known = self._context.store.hypervisors.get(self._key.hypervisor)
+        known = self._context.store.hypervisor(self._key.hypervisor)
         found = self._context.hosts[self._key.hypervisor].find_by_uuid(self._key.uuid)
-        if known is None or isinstance(known[1], str) or found is None:
-            return ()
-        return known[1].spec.overlays(namespace, found.name)
+        return () if known is None or found is None else known.spec.overlays(namespace, found.name)
 
     # Observe and plan ----------------------------------------------------------------------------------
 

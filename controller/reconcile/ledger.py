@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -63,7 +64,7 @@ class Ledger:
     accounts: Accounts = field(init=False)
     _holds: dict[DomainKey, dict[Owner | str, Hold]] = field(default_factory=dict)
     """By VolumeSnapshot, or by the disk's target where nobody is concerned in particular."""
-    _failures: dict[tuple[DomainKey, Owner | str], int] = field(default_factory=dict)
+    _failures: dict[DomainKey, Counter[Owner | str]] = field(default_factory=dict)
     _told: set[tuple[DomainKey, str]] = field(default_factory=set)
     _records: dict[DomainKey, dict[str, Hold]] = field(default_factory=dict)
     _distrusted: dict[DomainKey, set[tuple[str, str]]] = field(default_factory=dict)
@@ -97,11 +98,10 @@ class Ledger:
     def holds(self, key: DomainKey, owners: Collection[Owner]) -> dict[Owner | str, Hold]:
         """What failed on this domain and has not worked since, and until when it is waited out. What failed
         for VolumeSnapshots that are not among ``owners`` any more is forgotten."""
-        holds = self._holds.get(key, {})
-        for where, one in list(self._failures):
-            if where == key and isinstance(one, Owner) and one not in owners:
-                del self._failures[where, one]
-                holds.pop(one, None)
+        holds, failures = self._holds.get(key, {}), self._failures.get(key, Counter())
+        for one in [one for one in failures if isinstance(one, Owner) and one not in owners]:
+            del failures[one]
+            holds.pop(one, None)
         return dict(holds)
 
     def discard_holds(self, key: DomainKey) -> dict[str, datetime]:
@@ -110,7 +110,8 @@ class Ledger:
 
     def discard_tries(self, key: DomainKey) -> dict[str, int]:
         """By image: how often removing it has failed."""
-        return {image: self._failures.get((key, image), 0) for image in self._discards.get(key, {})}
+        failures = self._failures.get(key, Counter())
+        return {image: failures[image] for image in self._discards.get(key, {})}
 
     def discard_reason(self, key: DomainKey, image: str) -> Blocked | None:
         """Why an image could not be removed so far."""
@@ -136,10 +137,16 @@ class Ledger:
         for target, owners in concerned.items():
             self._told.add((key, target))
             for one in owners or (target,):
-                count = self._failures[key, one] = self._failures.get((key, one), 0) + 1
+                count = self._failed(key, one)
                 split_first = together and count == 1
                 delay = timedelta(seconds=0.0 if split_first else _pace(why.why).delay(count))
                 self._holds.setdefault(key, {})[one] = Hold(self.now() + delay, blocked)
+
+    def _failed(self, key: DomainKey, one: Owner | str) -> int:
+        """Once more; how often by now."""
+        failures = self._failures.setdefault(key, Counter())
+        failures[one] += 1
+        return failures[one]
 
     def record_failed(self, key: DomainKey, target: str, why: Blocked) -> None:
         """The record of a disk could not be written, or a pivot was refused: that waits as well."""
@@ -156,13 +163,14 @@ class Ledger:
             return False
         error = self._job_errors.pop((key, target), "")
         subjects = tuple(owners) or (target,)
-        count = max(self._failures.get((key, one), 0) for one in subjects)
+        failures = self._failures.setdefault(key, Counter())
+        count = max(failures[one] for one in subjects)
         if error or count:
             text = f"{what} on disk {target} ended without effect"
             self.failed(key, {target: owners}, Blocked(Why.FAILED, f"{text}: {error}" if error else text))
             self._told.discard((key, target))
         else:
-            self._failures.update(((key, one), 1) for one in subjects)
+            failures.update(subjects)
         return error == JOB_ENDED[JobStatus.FAILED]
 
     def distrust(self, key: DomainKey, operation: Operation) -> None:
@@ -180,7 +188,7 @@ class Ledger:
 
     def discard_failed(self, key: DomainKey, image: str, why: Blocked) -> None:
         """An image cannot be removed now; try again later."""
-        count = self._failures[key, image] = self._failures.get((key, image), 0) + 1
+        count = self._failed(key, image)
         until = self.now() + timedelta(seconds=_pace(why.why).delay(count))
         self._discards.setdefault(key, {})[image] = Hold(until, why)
 
@@ -189,7 +197,7 @@ class Ledger:
         ``owners``."""
         subjects: tuple[Owner | str, ...] = (target, *owners)
         for one in subjects:
-            self._failures.pop((key, one), None)
+            self._failures.get(key, Counter()).pop(one, None)
             self._holds.get(key, {}).pop(one, None)
         self._records.get(key, {}).pop(target, None)
         self._told.discard((key, target))
@@ -206,7 +214,7 @@ class Ledger:
 
     def forget(self, key: DomainKey) -> None:
         """The domain is of no interest any more."""
-        for table in (self._holds, self._records, self._discards, self._merges, self._remote):
+        for table in (self._holds, self._failures, self._records, self._discards, self._merges, self._remote):
             table.pop(key, None)
         self._distrusted.pop(key, None)
         self.attempts.forget(key)
@@ -216,8 +224,6 @@ class Ledger:
         self._held.discard(key)
         self._split.discard(key)
         self._told = {pair for pair in self._told if pair[0] != key}
-        for failure in [failure for failure in self._failures if failure[0] == key]:
-            del self._failures[failure]
         for mapping in (self._job_errors, self._progress, self._jobs_seen, self._unlike_since):
             for pair in [pair for pair in mapping if pair[0] == key]:
                 del mapping[pair]

@@ -162,6 +162,11 @@ class Store:
             return self.chains.known()
         return self.classes.known()
 
+    def hypervisor(self, name: str) -> Hypervisor | None:
+        """The Hypervisor of this name, if there is one that could be read."""
+        known = self.hypervisors.get(name)
+        return known[1] if known is not None and isinstance(known[1], Hypervisor) else None
+
     def misread_hypervisors(self) -> list[str]:
         """Names of the Hypervisor objects that could not be read: nobody knows what is there."""
         return sorted(name for name, (_, parsed) in self.hypervisors.items() if isinstance(parsed, str))

@@ -6,7 +6,6 @@ such an object keeps what it has, and nothing is begun for it.
 
 from __future__ import annotations
 
-import logging
 import posixpath
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,8 +32,6 @@ from controller.reconcile.overlay_access import is_given, named_place, reserved
 from controller.reconcile.pieces import in_pieces
 from controller.reconcile.store import Snapshot, Store
 
-log = logging.getLogger(__name__)
-
 Given = Callable[[str], tuple[str, ...]]
 """By namespace: patterns of the places that its VolumeSnapshots may name for layers."""
 
@@ -58,11 +55,13 @@ class Unusable:
 
     reason: Reason
     message: str
+    detail: str = ""
+    """What is for administrators alone."""
 
     @property
     def placement(self) -> Placement:
         """As a wish, of which the journal tells whether its point was taken already."""
-        return Placement(refused=Blocked(Why(self.reason.value), self.message))
+        return Placement(refused=Blocked(Why(self.reason.value), self.message, detail=self.detail))
 
 
 def owner_of(snapshot: VolumeSnapshot) -> Owner:
@@ -237,9 +236,8 @@ async def _placement(overlay: Overlay | ClassOverlay | None, driver: Driver) -> 
 
 def _no_pool(name: str, why: str) -> Unusable:
     """Whether there is a pool of this name, and what it is, is for administrators."""
-    log.info("a pool cannot be used for layers", extra={"pool": name, "why": why})
     text = f"overlay.pool {name} is no pool of this hypervisor that layers can go to: name another place"
-    return Unusable(Reason.OVERLAY_REQUIRED, text)
+    return Unusable(Reason.OVERLAY_REQUIRED, text, detail=why)
 
 
 def _template(pool: Pool) -> Source | None:

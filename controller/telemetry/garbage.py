@@ -14,16 +14,17 @@ STEP = 256
 """So many more objects than at the last time are worth another one."""
 
 
+def set_aside() -> None:
+    """Freeze what is there and no garbage, when nothing waits for the process yet."""
+    gc.collect()
+    gc.freeze()
+
+
 class Kept:
     """How much of what the process keeps is out of the collector's sight."""
 
     def __init__(self) -> None:
         self._most = 0
-
-    def begin(self) -> None:
-        """The process has learnt what is there; nothing waits for it yet."""
-        gc.collect()
-        gc.freeze()
 
     def grown(self, count: int) -> None:
         """So many objects are kept now. What shrinks and grows again is frozen once only."""

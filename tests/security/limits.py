@@ -15,8 +15,8 @@ from lab.controller import PROGRAM, REPOSITORY
 
 _ROOT = Path("/sys/fs/cgroup")
 _HERE = {
-    "v2": (_ROOT, "memory.max", "memory.peak", "memory.events"),
-    "v1": (_ROOT / "memory", "memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control"),
+    "v2": (_ROOT, "memory.max"),
+    "v1": (_ROOT / "memory", "memory.limit_in_bytes"),
 }
 _UNITS = {"Ki": 1 << 10, "Mi": 1 << 20, "Gi": 1 << 30}
 
@@ -56,7 +56,7 @@ class Group:
 @contextmanager
 def limited(limit: int) -> Iterator[Group]:
     """A group of this process's own with a limit in bytes, for as long as the block lasts."""
-    for root, file, _, _ in _HERE.values():
+    for root, file in _HERE.values():
         directory = root / f"varve-test-{os.getpid()}"
         try:
             directory.mkdir()

@@ -91,7 +91,7 @@ async def flood(mallory: Client, takes: Takes, confined: tuple[Controller, Group
     assert group.peak(controller.pid) < group.limit
 
 
-def test_a_flood_of_objects_costs_the_neighbours_nothing(
+def test_a_flood_of_objects_ends_nothing_and_the_neighbours_go_on(
     stage: Stage, tenant: Tenant, confined: tuple[Controller, Group]
 ) -> None:
     plane, theirs, ours = stage.controller.plane, stage.machine("file"), stage.machine("file")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from controller.telemetry.garbage import STEP, Kept
+from controller.telemetry.garbage import STEP, Kept, set_aside
 
 
 @pytest.fixture(autouse=True)
@@ -41,5 +41,5 @@ def test_what_shrinks_and_grows_again_is_frozen_once() -> None:
 
 
 def test_what_is_there_at_the_beginning_is_frozen() -> None:
-    Kept().begin()
+    set_aside()
     assert gc.get_freeze_count() > 0
