@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+import libvirt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from controller.chain.system_places import holds_devices
 from controller.hypervisor import examine, storage
 from controller.hypervisor.errors import NotExaminable, NotListable, NotRemovable
 from controller.hypervisor.places import Directory, neighbourhood_of, place_of, removable_from
+from tests.hypervisor.test_codes import libvirt_error
 
 DIRECTORIES = (
     "/dev",
@@ -86,3 +88,30 @@ def test_another_spelling_is_the_same_directory(before: list[str], name: str, af
     plain = [part for part in before if part in {"", ".", "b/..", "dev/.."}]
     path = "/".join(["", *plain, *name.split("/"), *after, "x"])
     assert holds_devices(path) is not None
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "none"),
+    [
+        (libvirt.VIR_ERR_NO_STORAGE_VOL, "no storage vol with matching path", True),
+        (libvirt.VIR_ERR_NO_SUPPORT, "this function is not supported by the connection driver", True),
+        (38, "Failed to connect socket to '/run/libvirt/virtstoraged-sock': No such file or directory", True),
+        (libvirt.VIR_ERR_ACCESS_DENIED, "access denied", False),
+        (libvirt.VIR_ERR_INTERNAL_ERROR, "something went wrong", False),
+    ],
+)
+def test_only_a_pool_that_is_not_there_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch, code: int, message: str, none: bool
+) -> None:
+    """What goes wrong in looking for it is no answer."""
+
+    def look_up(_: Libvirtd, _path: str) -> Any:
+        raise libvirt_error(code, 18, message)
+
+    monkeypatch.setattr(Libvirtd, "storageVolLookupByPath", look_up, raising=False)
+    device = Source.from_element("block", etree.Element("source", dev="/dev/vg0/a"))
+    if none:
+        assert examine.device(LIBVIRTD, device) is None
+    else:
+        with pytest.raises(libvirt.libvirtError, match=message):
+            examine.device(LIBVIRTD, device)

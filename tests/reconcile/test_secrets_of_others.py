@@ -231,6 +231,7 @@ async def a_pool_that_is_not_there(world: World, _: pytest.MonkeyPatch) -> None:
     message = await world.says("a", "OverlayRequired", stalled=True)
     assert "not found" not in message
     assert "there is no" not in message
+    assert any("guess" in text for text in world.details("OverlayRequired")), "an administrator finds why"
 
 
 async def a_shared_disk(world: World, _: pytest.MonkeyPatch) -> None:
